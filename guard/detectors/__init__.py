@@ -1,0 +1,1 @@
+"""Detectors: everything that sees risk in text. See `guard.detectors.base` for the contract."""

@@ -1,0 +1,195 @@
+"""Pattern packs: many patterns over one text, gated by one engine and confirmed by `re`.
+
+One hyperscan database holds all patterns of a pack and says which may match; `re` then
+confirms only those, with its groups, look-arounds and a checksum where there is one. The
+gate over-approximates, so that gated and ungated findings are the same.
+
+This module does not know any pattern, and nothing about what is done with a finding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from guard.detectors.base import Finding
+from guard.text.normalise import normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from guard.detectors.base import Passage
+    from guard.text.normalise import Normalised
+
+_CONTEXT: Final = 48
+"""Characters before a match in which its context word must stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One thing to look for.
+
+    Attributes:
+        name: what it is, such as `aws_access_key`; becomes the finding's label.
+        expression: a regular expression for `re`.
+        evidence: log likelihood ratio of a confirmed match.
+        gate: what hyperscan looks for: matches whenever `expression` can; by default the
+            expression itself. Has no look-arounds.
+        check: confirms a match, such as a checksum; gets the text of the span.
+        group: which group is the span.
+        context: a regular expression that must match within 48 characters before the span.
+    """
+
+    name: str
+    expression: str
+    evidence: float
+    gate: str = ""
+    check: Callable[[str], bool] | None = None
+    group: int | str = 0
+    context: str = ""
+
+
+class PatternDetector:
+    """A pack of patterns of one category; safe to share between threads.
+
+    Args:
+        name: the detector's name.
+        category: what all its findings are evidence for.
+        patterns: the pack.
+        gated: whether hyperscan goes first; without it every pattern runs by `re`, which is
+            what the tests compare with.
+    """
+
+    def __init__(
+        self, name: str, category: str, patterns: Iterable[Pattern], *, gated: bool = True
+    ) -> None:
+        """Compile nothing yet: that waits for the first text."""
+        self.name = name
+        self.categories = (category,)
+        self._patterns = tuple(patterns)
+        self._gated = gated
+        self._local = threading.local()
+        self._lock = threading.Lock()
+
+    @cached_property
+    def version(self) -> str:
+        """A digest of the patterns: changes whenever one of them does."""
+        text = "\n".join(f"{p.name} {p.expression} {p.evidence} {p.context}" for p in self._patterns)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __call__(self, passage: Passage) -> list[Finding]:
+        """Return a finding per match that begins in the passage's unit.
+
+        A match that begins before the unit was judged with an earlier one. Of matches that
+        overlap only the longest counts, at equal length the strongest.
+        """
+        normal = normalise(passage.text)
+        findings = [self._finding(pattern, *span) for pattern, span in self._matches(normal)]
+        kept = _without_overlaps(findings)
+        return [f for f in kept if passage.start <= f.start < passage.end]
+
+    def find(self, text: str) -> list[Finding]:
+        """Return all matches in a whole text."""
+        normal = normalise(text)
+        return _without_overlaps([self._finding(p, *span) for p, span in self._matches(normal)])
+
+    def _finding(self, pattern: Pattern, start: int, end: int) -> Finding:
+        category = self.categories[0]
+        return Finding(
+            category, pattern.evidence, start, end, self.name, self.version, pattern.name
+        )
+
+    def _matches(self, normal: Normalised) -> Iterator[tuple[Pattern, tuple[int, int]]]:
+        for index in self._candidates(normal.text):
+            pattern = self._patterns[index]
+            for match in self._expressions[index].finditer(normal.text):
+                if self._confirmed(index, match):
+                    yield pattern, normal.span(*match.span(pattern.group))
+
+    def _confirmed(self, index: int, match: re.Match[str]) -> bool:
+        pattern = self._patterns[index]
+        context = self._contexts[index]
+        if context is not None:
+            start = match.start(pattern.group)
+            if not context.search(match.string, max(0, start - _CONTEXT), start):
+                return False
+        return pattern.check is None or pattern.check(match[pattern.group])
+
+    def _candidates(self, text: str) -> Sequence[int]:
+        """Return the patterns that may match, in the pack's order."""
+        if not self._gated:
+            return range(len(self._patterns))
+        found: set[int] = set()
+
+        def note(index: int, *_: Any) -> None:
+            found.add(index)
+
+        # hyperscan's scratch space serves one scan at a time: each thread has its own.
+        scratch = getattr(self._local, "scratch", None)
+        if scratch is None:
+            scratch = self._local.scratch = self._new_scratch()
+        self._database.scan(text.encode("utf-8"), match_event_handler=note, scratch=scratch)
+        return sorted(found)
+
+    def _new_scratch(self) -> Any:
+        import hyperscan  # noqa: PLC0415  # loads a shared library
+
+        return hyperscan.Scratch(self._database)
+
+    @cached_property
+    def _database_built(self) -> Any:
+        import hyperscan  # noqa: PLC0415  # loads a shared library
+
+        flags = (
+            hyperscan.HS_FLAG_SINGLEMATCH
+            | hyperscan.HS_FLAG_DOTALL
+            | hyperscan.HS_FLAG_UTF8
+            | hyperscan.HS_FLAG_PREFILTER
+            | hyperscan.HS_FLAG_ALLOWEMPTY
+        )
+        database = hyperscan.Database()
+        gates = [(p.gate or p.expression).encode("utf-8") for p in self._patterns]
+        database.compile(expressions=gates, ids=list(range(len(gates))), flags=flags)
+        return database
+
+    @property
+    def _database(self) -> Any:
+        with self._lock:
+            return self._database_built
+
+    @cached_property
+    def _expressions(self) -> list[re.Pattern[str]]:
+        return [re.compile(pattern.expression, re.DOTALL) for pattern in self._patterns]
+
+    @cached_property
+    def _contexts(self) -> list[re.Pattern[str] | None]:
+        return [re.compile(p.context, re.IGNORECASE) if p.context else None for p in self._patterns]
+
+
+def redact(text: str, *, detectors: Iterable[PatternDetector]) -> str:
+    """Return `text` with every match of every pack replaced by `[removed: label]`.
+
+    For texts that are kept; what may be delivered is rewritten by `guard.remedies`.
+    """
+    found = [finding for detector in detectors for finding in detector.find(text)]
+    out: list[str] = []
+    done = 0
+    for finding in sorted(found, key=lambda f: (f.start, -f.end)):
+        if finding.start >= done:
+            out += [text[done : finding.start], f"[removed: {finding.label}]"]
+        done = max(done, finding.end)
+    return "".join([*out, text[done:]])
+
+
+def _without_overlaps(findings: list[Finding]) -> list[Finding]:
+    """Return the findings by position, of overlapping ones the longest only."""
+    order = sorted(findings, key=lambda f: (f.start - f.end, -f.evidence, f.start, f.label))
+    kept: list[Finding] = []
+    for finding in order:
+        if all(finding.end <= k.start or k.end <= finding.start for k in kept):
+            kept.append(finding)
+    return sorted(kept, key=lambda f: f.start)

@@ -1,0 +1,78 @@
+"""Puts a guard's parts together from names and paths, and says everything that is wrong.
+
+This module does not judge anything and does not open the journal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from guard.detectors.classifier import Classifier
+from guard.detectors.fingerprints import FingerprintDetector
+from guard.detectors.patterns import redact
+from guard.detectors.personal import personal_data_detector
+from guard.detectors.secrets import secret_detector
+from guard.errors import ConfigurationError
+from guard.policy import SecurityClass, load_class
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from guard.detectors.base import Detector
+    from guard.detectors.fingerprints import ProtectedText
+
+_T = TypeVar("_T")
+
+BUNDLED_MODEL: Final = Path(__file__).parent / "models" / "clearance-minilm"
+"""The directory of the model that comes with the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a guard is made of."""
+
+    security_class: SecurityClass
+    detectors: tuple[Detector, ...]
+    redactor: Callable[[str], str]
+
+
+def load_parts(
+    security_class: str | Path | SecurityClass,
+    name: str | None,
+    model: str | Path | None,
+    detectors: Sequence[Detector],
+    protected: Iterable[ProtectedText],
+) -> Parts:
+    """Load the class, the classifier and the standard detectors.
+
+    Raises:
+        ConfigurationError: all problems of all parts.
+    """
+    problems: list[str] = []
+    own = [category for detector in detectors for category in detector.categories]
+    loaded = _collect(
+        problems, partial(load_class, security_class, name, extra_categories=tuple(own))
+    )
+    classifier = _collect(problems, partial(Classifier, model or BUNDLED_MODEL))
+    fingerprints = _collect(problems, partial(FingerprintDetector, tuple(protected)))
+    if loaded is None or classifier is None or fingerprints is None:
+        raise ConfigurationError(problems)
+    packs = (secret_detector(), personal_data_detector())
+    # The cheap detectors go first: if the time runs out, they have answered.
+    return Parts(
+        security_class=loaded,
+        detectors=(*packs, fingerprints, classifier, *detectors),
+        redactor=partial(redact, detectors=packs),
+    )
+
+
+def _collect(problems: list[str], load: Callable[[], _T]) -> _T | None:
+    """Return what `load` gives, or `None` with its problems added."""
+    try:
+        return load()
+    except ConfigurationError as error:
+        problems.extend(error.problems)
+        return None

