@@ -1,6 +1,6 @@
 """The labelled rows: which files, what of them, and which of them validate.
 
-A folder holds gzip JSON lines of the schema `{"prompt", "response", "labels", "source",
+Folders hold JSON lines, plain or gzip, of the schema `{"prompt", "response", "labels", "source",
 "license", "split", "meta"}`; a category absent from `labels` is unknown, not 0.
 
 Rows marked `test` or `meta.holdout` are dropped when read: nothing behind this module can
@@ -27,20 +27,37 @@ if TYPE_CHECKING:
 HEADS: Final = tuple(
     name
     for name in CATEGORIES
-    if name not in ("secret_leak", "pii_leak", "proprietary_leak", "self_harm")
+    if name not in ("secret_leak", "pii_leak", "proprietary_leak")
 )
-"""What the classifier scores. Patterns and fingerprints find the leaks; for self-harm there
-are no positive rows to learn from."""
+"""What the classifier scores. Patterns and fingerprints find the leaks."""
+
+OWN: Final = Path(__file__).parent / "own"
+"""Rows written for this project, CC0-1.0; read beside every folder that is given."""
 
 VALIDATION_SHARE: Final = 0.06
 VALIDATION_CAP: Final = 220
 DEFAULT_CAP: Final = 1500
-OWN_REPEATS: Final = 3
+OWN_REPEATS: Final = 2
 
 _BENIGN_ZEROS: Final = ("harassment", "deception", "unsafe_action", "exposure", "system_prompt_leak")
 """Set to 0 on curated benign answers, beside what their labels say: nobody is insulted,
 misled, acted for or exposed in them, and heads with few rows need ordinary text to stand
 against."""
+
+_HARMS: Final = (
+    "harmful_compliance",
+    "misaligned_persona",
+    "power_seeking",
+    "deception",
+    "bias_stereotype",
+    "hate_toxicity",
+    "harassment",
+    "sexual",
+    "self_harm",
+    "violence",
+    "bad_advice",
+)
+"""What makes a response unsafe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +136,39 @@ class Split:
     validation: list[Row]
 
 
-def load(folder: Path, *, seed: int) -> Split:
-    """Read every file of `folder` and split it.
+def load(folder: Path, *, seed: int, share: float = 1.0) -> Split:
+    """Read every file of `folder`, and the project's own rows, and split them.
+
+    Args:
+        folder: where the labelled data is.
+        seed: of sampling and order.
+        share: share of each file's cap to train on, for all but the project's own rows.
 
     Raises:
-        FileNotFoundError: the folder holds no `*.jsonl.gz`.
+        FileNotFoundError: the folder holds no data.
     """
-    paths = sorted(folder.glob("*.jsonl.gz"))
-    if not paths:
-        raise FileNotFoundError(f"no `*.jsonl.gz` in `{folder}`: pass the folder of labelled data")
     split = Split([], [])
-    for path in paths:
-        _add(split, list(_rows(path)), seed)
+    for path in _paths(folder):
+        _add(split, list(_rows(path)), seed, share)
     return split
 
 
 def data_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return SHA-256, size and licences of each file, for the model's manifest."""
-    return {path.name: _describe(path) for path in sorted(folder.glob("*.jsonl.gz"))}
+    return {path.name: _describe(path) for path in _paths(folder)}
+
+
+def _paths(folder: Path) -> list[Path]:
+    """Return the files by name; of two of one name the project's own counts."""
+    given = sorted(folder.glob("*.jsonl*"))
+    if not given:
+        raise FileNotFoundError(f"no `*.jsonl.gz` in `{folder}`: pass the folder of labelled data")
+    found = {_name(path): path for path in [*given, *sorted(OWN.glob("*.jsonl"))]}
+    return [found[name] for name in sorted(found)]
+
+
+def _name(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".jsonl")
 
 
 def is_validation(row: Row) -> bool:
@@ -144,19 +176,21 @@ def is_validation(row: Row) -> bool:
     return int(row.question[:8], 16) / 0xFFFFFFFF < VALIDATION_SHARE
 
 
-def _add(split: Split, rows: list[Row], seed: int) -> None:
+def _add(split: Split, rows: list[Row], seed: int, share: float) -> None:
     """Add one file's rows, capped, to both sides of the split."""
     if not rows:
         return
     name = rows[0].file
+    own = name.startswith("own_")
+    cap = SOURCES.get(name, Source()).cap if own else round(share * SOURCES.get(name, Source()).cap)
     random.Random(f"{seed}:{name}").shuffle(rows)
     split.validation.extend([row for row in rows if is_validation(row)][:VALIDATION_CAP])
-    train = [row for row in rows if not is_validation(row)][: SOURCES.get(name, Source()).cap]
-    split.train.extend(train * (OWN_REPEATS if name.startswith("own_") else 1))
+    train = [row for row in rows if not is_validation(row)][:cap]
+    split.train.extend(train * (OWN_REPEATS if own else 1))
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    name = path.name.removesuffix(".jsonl.gz")
+    name = _name(path)
     for raw in _read(path):
         if raw["split"] != "train" or raw["meta"].get("holdout"):
             continue
@@ -177,11 +211,28 @@ def _labels(name: str, given: Mapping[str, float]) -> dict[str, float]:
     labels = {head: float(value) for head, value in given.items() if head in HEADS}
     if name.startswith("benign_"):
         labels = dict.fromkeys(_BENIGN_ZEROS, 0.0) | labels
+    if name.startswith("own_") and labels:
+        labels = _own_labels(labels)
     return labels
 
 
+def _own_labels(given: dict[str, float]) -> dict[str, float]:
+    """Return labels with what is known of a row that was written as one side of a pair.
+
+    The good side was written to be harmless in every way; the harmful one is unsafe.
+    """
+    if all(CATEGORIES[head].side == "prompt" for head in given):
+        return given
+    if any(given.get(head, 0.0) >= 0.5 for head in _HARMS):
+        return {"unsafe": 1.0} | given
+    if any(value >= 0.5 for head, value in given.items() if head != "refusal"):
+        return given
+    return dict.fromkeys((*_HARMS, "unsafe"), 0.0) | given
+
+
 def _read(path: Path) -> Iterable[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
 

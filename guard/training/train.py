@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from guard.encoding import Encoder
-    from guard.training.data import Row, Split
+    from guard.training.data import Split
     from guard.training.examples import Example
 
 _BUCKET: Final = 50
@@ -45,6 +45,8 @@ class Config:
         seed: of sampling, shuffling and initial weights.
         threads: of torch.
         rows: at most so many rows, `None` for all.
+        frozen: how many of the encoder's lowest layers are not trained.
+        share: share of each file's rows, for all but the project's own.
     """
 
     minutes: float = 40.0
@@ -56,13 +58,16 @@ class Config:
     seed: int = 7
     threads: int = 2
     rows: int | None = None
+    frozen: int = 2
+    share: float = 1.0
 
 
-def train(split: Split, encoder: Encoder, config: Config, out: Path) -> tuple[GuardModel, dict[str, Any]]:
-    """Train one pass over the rows or as much of it as the time allows.
+def train(
+    split: Split, encoder: Encoder, config: Config, out: Path, start: Path | None = None
+) -> tuple[GuardModel, dict[str, Any]]:
+    """Train one pass over the rows or as much of it as the time allows; save the weights to `out`.
 
-    Returns the model and what happened: steps, examples seen, minutes, loss, validation AUROC
-    per head (a single random unit per row; the calibration judges whole responses).
+    `start` names weights to go on from, those of an earlier run. Returns the model and what happened: steps, examples seen, minutes, loss.
     """
     rng = random.Random(config.seed)
     torch.manual_seed(config.seed)
@@ -70,11 +75,12 @@ def train(split: Split, encoder: Encoder, config: Config, out: Path) -> tuple[Gu
     rows = split.train[:]
     rng.shuffle(rows)
     data = list(examples(tqdm(rows[: config.rows], "encoding", unit="row"), encoder, rng))
-    model = GuardModel(len(HEADS))
-    history = _fit(model, data, config, rng)
+    model = GuardModel(len(HEADS), frozen=config.frozen)
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True))
+    history = _fit(model, data, config, rng) | {"config": asdict(config), "rows": len(rows)}
     torch.save(model.state_dict(), out)
-    history["validation_auroc"] = _validate(model, split.validation, encoder, config)
-    return model, history | {"config": asdict(config), "rows": len(rows)}
+    return model, history
 
 
 def head_weights(data: list[Example]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -86,10 +92,14 @@ def head_weights(data: list[Example]) -> np.ndarray[Any, np.dtype[np.float32]]:
 def _fit(model: GuardModel, data: list[Example], config: Config, rng: random.Random) -> dict[str, Any]:
     optimiser = torch.optim.AdamW(
         [
-            {"params": model.encoder.parameters(), "lr": config.encoder_rate},
+            {
+                "params": [p for p in model.encoder.parameters() if p.requires_grad],
+                "lr": config.encoder_rate,
+            },
             {"params": model.head.parameters(), "lr": config.head_rate},
         ],
         weight_decay=config.weight_decay,
+        fused=True,
     )
     peaks = [group["lr"] for group in optimiser.param_groups]
     weights = torch.from_numpy(head_weights(data))
@@ -135,7 +145,7 @@ def _step(model: GuardModel, optimiser: Any, batch: list[Example], weights: torc
     ids, types, mask = padded(batch)
     targets = torch.from_numpy(np.stack([example.targets for example in batch]))
     known = torch.from_numpy(np.stack([example.mask for example in batch])) * weights
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
         logits, _ = model(ids, types, mask)
     losses = binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
     loss = (losses * known).sum() / known.sum().clamp(min=1.0)
@@ -144,6 +154,12 @@ def _step(model: GuardModel, optimiser: Any, batch: list[Example], weights: torc
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
     return float(loss.detach())
+
+
+@cache
+def _has_bfloat16() -> bool:
+    """Return whether the processor multiplies bfloat16 itself; emulated it is 100 times slower."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def padded(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -156,25 +172,3 @@ def padded(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
         types[i, :n] = torch.from_numpy(example.types)
         mask[i, :n] = 1
     return ids, types, mask
-
-
-def _validate(model: GuardModel, rows: list[Row], encoder: Encoder, config: Config) -> dict[str, float]:
-    data = list(examples(rows, encoder, random.Random(config.seed)))
-    model.eval()
-    scores = []
-    with torch.inference_mode():
-        for at in tqdm(range(0, len(data), config.batch), "validating", unit="batch", mininterval=10):
-            logits, _ = model(*padded(data[at : at + config.batch]))
-            scores.append(logits.numpy())
-    logits = np.concatenate(scores)
-    targets = np.stack([example.targets for example in data])
-    known = np.stack([example.mask for example in data]) > 0
-    return {head: auroc(logits[known[:, i], i], targets[known[:, i], i]) for i, head in enumerate(HEADS)}
-
-
-def auroc(scores: Any, labels: Any) -> float:
-    """Return the area under the ROC curve; soft labels count from 0.5, NaN without both sides."""
-    hard = np.asarray(labels) >= 0.5
-    if hard.all() or not hard.any():
-        return float("nan")
-    return float(roc_auc_score(hard, scores))

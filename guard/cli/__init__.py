@@ -1,0 +1,75 @@
+"""The command line: `guard`.
+
+Each command lives in a module of its own. This one only mounts them, sends log lines to
+standard error and turns the package's own errors into a message and exit code 2.
+
+This module does not know what any command does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import structlog
+import typer
+
+from guard import __version__
+from guard.cli import flagged, model
+from guard.cli.check import check
+from guard.cli.classes import classes
+from guard.cli.demo import demo
+from guard.cli.screen import FAILED, errors, plain, tolerate_encodings
+from guard.errors import GuardError
+
+app = typer.Typer(
+    name="guard",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Clearance: holds back what a language model should not say.\n\n"
+    "Start with `guard demo`, then judge your own text with `guard check`.",
+)
+app.command()(demo)
+app.command()(check)
+app.command()(classes)
+app.add_typer(flagged.app, name="flagged")
+app.add_typer(model.app, name="model")
+
+
+def _version(value: bool) -> None:  # noqa: FBT001  # typer's callback signature
+    if value:
+        typer.echo(f"guard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show log events on standard error.")
+    ] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    _send_logs_to_stderr(logging.INFO if verbose else logging.ERROR)
+
+
+def _send_logs_to_stderr(level: int) -> None:
+    """Configure logging, which only an application may do: results go to standard output."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def main() -> None:
+    """Run the command line; the entry point of `guard`."""
+    tolerate_encodings()
+    try:
+        app()
+    except GuardError as error:
+        errors.print("error: ", style="bold red", end="")
+        errors.print(plain(str(error)), markup=False, soft_wrap=True)
+        sys.exit(FAILED)

@@ -1,0 +1,321 @@
+"""`guard check`: judges text or JSON lines from files or standard input.
+
+This module does not know how anything is judged.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections import Counter, deque
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from guard.cli.screen import FAILED, console, errors, fail, one_line, plain
+from guard.cli.verdicts import STYLES, action_text, cause
+from guard.errors import InputError
+from guard.exchange import Exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from guard.engine import Guard
+    from guard.verdict import Verdict
+
+InputFormat = Literal["auto", "text", "jsonl"]
+OutputFormat = Literal["auto", "jsonl", "table"]
+
+_JSONL_SUFFIXES: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_BLOCKED: Final = 1
+_SHOWN: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to judge.
+
+    Attributes:
+        source: the file's name, `-` for standard input.
+        line: its line, one-based; 0 where the whole file is one text.
+        exchange: what to judge, `None` where the line is bad.
+        problem: what is wrong with the line, `""` where nothing is.
+        identifier: the line's own `id`, `None` where it has none.
+    """
+
+    source: str
+    line: int
+    exchange: Exchange | None
+    problem: str = ""
+    identifier: Any = None
+
+    @property
+    def place(self) -> str:
+        """The place for people, such as `answers.jsonl:12`."""
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+def check(  # noqa: PLR0913  # each is one plain option
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files to judge, `-` for standard input (the default).", metavar="[FILE]..."
+        ),
+    ] = None,
+    security_class: Annotated[
+        str,
+        typer.Option(
+            "--class", "-c", help="A built-in class, or a policy file (`file.yaml#name`)."
+        ),
+    ] = "public",
+    prompt: Annotated[str, typer.Option(help="The user's message that a text answers.")] = "",
+    system: Annotated[str, typer.Option(help="The system prompt, which must not leak.")] = "",
+    form: Annotated[
+        InputFormat, typer.Option("--input", help="`auto` goes by the file's name and content.")
+    ] = "auto",
+    output: Annotated[
+        OutputFormat,
+        typer.Option("--output", "-o", help="`auto`: a table on a terminal, else jsonl."),
+    ] = "auto",
+    show_all: Annotated[
+        bool, typer.Option("--all", help="List allowed ones in the table too.")
+    ] = False,
+    journal: Annotated[
+        str | None,
+        typer.Option(help="Keep what is flagged here: a path, a database URL, or `default`."),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Another classifier's directory.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many are judged at a time.")
+    ] = None,
+) -> None:
+    """Judge responses and say what may leave, and why.
+
+    A text file is one response. In JSON lines each line is one exchange: an object with
+    `response` (text) or `choices`, and if you have them `prompt`, `system` or `messages`,
+    `id`, `model`, `metadata`. A `.gz` file is unpacked on the way.
+
+    Exit code: 0 nothing was blocked, 1 something was, 2 some input could not be read (it is
+    named by line; the rest is still judged).
+
+        echo "The password is hunter2-Xk93" | guard check
+
+        guard check answers.jsonl --class regulated -o jsonl > verdicts.jsonl
+    """  # noqa: D301  # typer shows it
+    guard = _load(security_class, model, journal)
+    as_table = output == "table" or (output == "auto" and console.is_terminal)
+    given = files or ["-"]
+    progress = _progress(given)
+    with progress or nullcontext():
+        items = _items(given, form, prompt, system, progress)
+        report = _table if as_table else _jsonl
+        counts = report(_judged(guard, items, workers), show_all)
+    if as_table:
+        _summary(counts, guard)
+    if counts["bad"]:
+        raise typer.Exit(FAILED)
+    raise typer.Exit(_BLOCKED if counts["block"] else 0)
+
+
+def _load(security_class: str, model: Path | None, journal: str | None) -> Guard:
+    from guard.engine import NOT_GIVEN, Guard  # noqa: PLC0415  # help must not wait for it
+
+    place = NOT_GIVEN if journal == "default" else journal
+    return Guard.load(security_class, model=model, journal=place)
+
+
+def _progress(files: list[str]) -> Progress | None:
+    """Return a progress bar, where somebody watches and there is something to wait for."""
+    if not errors.is_terminal or files == ["-"]:
+        return None
+    columns = (
+        TextColumn("judging"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("bytes"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=errors, transient=True)
+
+
+def _items(
+    files: Iterable[str], form: InputFormat, prompt: str, system: str, progress: Progress | None
+) -> Iterator[Item]:
+    for name in files:
+        try:
+            with _opened(name, progress) as file:
+                yield from _read(name, file, form, prompt, system)
+        except (OSError, EOFError) as error:  # gzip raises the latter on a cut file
+            reason = getattr(error, "strerror", None) or error
+            yield Item(name, 0, None, f"cannot be read: {reason}")
+
+
+@contextmanager
+def _opened(name: str, progress: Progress | None) -> Iterator[IO[bytes]]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    path = Path(name)
+    with path.open("rb") as raw:
+        file: IO[bytes] = raw
+        if progress is not None:
+            file = progress.wrap_file(raw, total=path.stat().st_size, description=path.name)
+        if name.endswith(".gz"):
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield cast("IO[bytes]", unpacked)
+        else:
+            yield file
+
+
+def _read(
+    name: str, file: IO[bytes], form: InputFormat, prompt: str, system: str
+) -> Iterator[Item]:
+    if form == "jsonl" or (form == "auto" and name.endswith(_JSONL_SUFFIXES)):
+        yield from _read_lines(name, file, prompt, system)
+        return
+    if form == "text" or name != "-":
+        yield _text_item(name, file.read(), prompt, system)
+        return
+    first = file.readline()
+    if _is_json_object(first):
+        yield from _read_lines(name, [first, *file], prompt, system)
+    else:
+        yield _text_item(name, first + file.read(), prompt, system)
+
+
+def _is_json_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _text_item(name: str, content: bytes, prompt: str, system: str) -> Item:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        return Item(name, line, None, f"not valid UTF-8 ({error.reason}): save it as UTF-8")
+    return Item(name, 0, Exchange.of(text, prompt=prompt, system=system))
+
+
+def _read_lines(name: str, lines: Iterable[bytes], prompt: str, system: str) -> Iterator[Item]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _line_item(name, number, line, prompt, system)
+
+
+def _line_item(name: str, number: int, line: bytes, prompt: str, system: str) -> Item:
+    try:
+        data = json.loads(line.decode("utf-8-sig"))
+        if isinstance(data, str):
+            data = {"response": data}
+        if not isinstance(data, dict):
+            return Item(name, number, None, "not a JSON object with `response` or `choices`")
+        exchange = Exchange.of(Exchange.parse(data), prompt=prompt, system=system)
+    except UnicodeDecodeError as error:
+        return Item(
+            name, number, None, f"not valid UTF-8 at byte {error.start + 1}: {error.reason}"
+        )
+    except json.JSONDecodeError as error:
+        return Item(name, number, None, f"not JSON: {error.msg} at character {error.pos + 1}")
+    except RecursionError:
+        return Item(name, number, None, "not usable: nested too deeply")
+    except InputError as error:
+        return Item(name, number, None, str(error))
+    return Item(name, number, exchange, identifier=data.get("id"))
+
+
+def _judged(
+    guard: Guard, items: Iterable[Item], workers: int | None
+) -> Iterator[tuple[Item, Verdict | None]]:
+    """Yield every item in its order, with its verdict where it could be judged."""
+    waiting: deque[Item] = deque()
+
+    def good() -> Iterator[Exchange]:
+        for item in items:
+            waiting.append(item)
+            if item.exchange is not None:
+                yield item.exchange
+
+    for verdict in guard.check_many(good(), workers=workers):
+        while waiting[0].exchange is None:
+            yield waiting.popleft(), None
+        yield waiting.popleft(), verdict
+    while waiting:
+        yield waiting.popleft(), None
+
+
+def _jsonl(results: Iterable[tuple[Item, Verdict | None]], _: bool) -> Counter[str]:  # noqa: FBT001
+    """Write one JSON object per item; return how many had which action, or were bad."""
+    counts: Counter[str] = Counter()
+    for item, verdict in results:
+        counts[verdict.action if verdict else "bad"] += 1
+        sys.stdout.write(json.dumps(_plain_result(item, verdict)) + "\n")
+        if verdict is None:
+            errors.print(plain(f"{item.place}: {item.problem}"), markup=False, soft_wrap=True)
+    sys.stdout.flush()
+    return counts
+
+
+def _plain_result(item: Item, verdict: Verdict | None) -> dict[str, Any]:
+    place: dict[str, Any] = {"file": item.source, "line": item.line or None}
+    if item.identifier is not None:
+        place["id"] = item.identifier
+    return place | ({"error": item.problem} if verdict is None else verdict.to_dict())
+
+
+def _table(results: Iterable[tuple[Item, Verdict | None]], show_all: bool) -> Counter[str]:  # noqa: FBT001
+    counts: Counter[str] = Counter()
+    table = Table("place", "verdict", "why", "risk", "may leave", expand=True)
+    single: Verdict | None = None
+    for item, verdict in results:
+        counts[verdict.action if verdict else "bad"] += 1
+        single = verdict if sum(counts.values()) == 1 else None
+        if show_all or verdict is None or verdict.action != "allow":
+            _add(table, item, verdict)
+    if single is not None:
+        _one(single)
+    elif table.row_count:
+        console.print(table)
+    return counts
+
+
+def _add(table: Table, item: Item, verdict: Verdict | None) -> None:
+    place = Text(plain(item.place))
+    if verdict is None:
+        table.add_row(place, Text("bad input", "red"), Text(plain(item.problem)), "", "")
+        return
+    why, risk = cause(verdict)
+    left = Text(one_line(verdict.delivered, _SHOWN), "dim" if verdict.text is None else "")
+    table.add_row(place, action_text(verdict), Text(why), risk, left)
+
+
+def _one(verdict: Verdict) -> None:
+    """Show a single verdict at length."""
+    console.print(action_text(verdict), end=" ")
+    console.print(Text("; ".join(verdict.reasons) or "nothing reached a limit"))
+    for name, risk in sorted(verdict.risks.items(), key=lambda pair: -pair[1])[:3]:
+        console.print(Text(f"  {name:<20} live risk {risk:.3f}", "dim"))
+    console.print(Text("may leave:", "bold"))
+    console.print(Text(plain(verdict.delivered)))
+
+
+def _summary(counts: Counter[str], guard: Guard) -> None:
+    total = sum(counts.values())
+    parts = [f"{counts[name]} {name}" for name in (*STYLES, "bad") if counts[name]]
+    console.print(
+        Text(
+            f"{total} judged under class {guard.security_class.name}: {', '.join(parts) or 'none'}",
+            "bold",
+        )
+    )
+    if not total:
+        fail("there was nothing to judge: the input is empty")

@@ -1,0 +1,386 @@
+"""`guard flagged`: read the journal of flagged, rewritten and blocked responses.
+
+Reading makes nothing: where there is no journal, these commands say so and leave it so.
+Everything in a row may come from a model or its user, so nothing is printed that has not
+been through `guard.cli.screen.plain`, and nothing of it is read as markup.
+
+This module does not know how rows are stored or written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from enum import StrEnum
+from io import TextIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TextIO, TypedDict, cast
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from guard.categories import CATEGORIES
+from guard.cli.rows import page, table
+from guard.cli.screen import console, errors, fail, plain, plain_text, reported_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from guard.journal.record import Record
+    from guard.journal.store import Journal
+
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+app = typer.Typer(
+    name="flagged",
+    help="Read the journal: responses that were flagged, rewritten or blocked.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+class Kind(StrEnum):
+    """What happened to a response, for `--action`."""
+
+    FLAG = "flag"
+    REWRITE = "rewrite"
+    BLOCK = "block"
+
+
+class Form(StrEnum):
+    """What `export` writes."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+def moment(text: str) -> datetime:
+    """Return the moment that `text` names: ISO 8601, or so long ago (`30m`, `2h`, `7d`, `4w`)."""
+    try:
+        if match := re.fullmatch(r"(\d+)([mhdw])", text.strip()):
+            ago = timedelta(**{_UNITS[match[2]]: int(match[1])})
+            return datetime.now().astimezone() - ago
+        # Without a zone it is local time, as the tables show it.
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"`{plain(text)}` is no time: write `2h`, `7d`, `2025-03-04` or `2025-03-04T05:06`"
+        ) from None
+
+
+def _category_names(incomplete: str) -> list[str]:
+    return [name for name in CATEGORIES if name.startswith(incomplete)]
+
+
+JournalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--journal",
+        metavar="PATH|URL",
+        envvar="GUARD_JOURNAL",
+        help="The journal to read; without it, the file in your state folder.",
+        show_default=False,
+    ),
+]
+ActionOption = Annotated[
+    Kind | None, typer.Option("--action", help="Only what was flagged, rewritten or blocked.")
+]
+ClassOption = Annotated[
+    str | None, typer.Option("--class", metavar="NAME", help="Only of this security class.")
+]
+CategoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--category",
+        metavar="NAME",
+        autocompletion=_category_names,
+        help="Only where this category's live risk is at least `--minimum`.",
+    ),
+]
+MinimumOption = Annotated[
+    float | None,
+    typer.Option("--minimum", min=0, max=1, help="See `--category`.  [default: 0.5]"),
+]
+SinceOption = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        parser=moment,
+        help="Not before this time: `2h`, `7d` (ago), `2025-03-04`, `2025-03-04T05:06`.",
+    ),
+]
+UntilOption = Annotated[
+    datetime | None,
+    typer.Option(
+        "--until", metavar="TIME", parser=moment, help="Before this time, written likewise."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one row a line.")]
+
+
+class Filters(TypedDict):
+    """Which rows are wanted: the filters of `Journal.list`."""
+
+    action: str | None
+    security_class: str | None
+    category: str | None
+    minimum: float
+    since: datetime | None
+    until: datetime | None
+
+
+def _filters(  # noqa: PLR0913  # the commands' options
+    *,
+    action: Kind | None,
+    security_class: str | None,
+    category: str | None,
+    minimum: float | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> Filters:
+    if minimum is not None and category is None:
+        raise typer.BadParameter("`--minimum` needs a `--category` to apply to")
+    return Filters(
+        action=action.value if action else None,
+        security_class=security_class,
+        category=category,
+        minimum=0.5 if minimum is None else minimum,
+        since=since,
+        until=until,
+    )
+
+
+@app.command("list")
+def list_rows(  # noqa: PLR0913  # each is one option
+    *,
+    action: ActionOption = None,
+    security_class: ClassOption = None,
+    category: CategoryOption = None,
+    minimum: MinimumOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many rows.")] = 50,
+    journal: JournalOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the rows of the journal, the newest first.
+
+    For example, what was blocked for a leaked credential in the last day:
+
+        guard flagged list --action block --category secret_leak --since 1d
+    """
+    filters = _filters(
+        action=action,
+        security_class=security_class,
+        category=category,
+        minimum=minimum,
+        since=since,
+        until=until,
+    )
+    with reported_errors(), _opened(journal) as rows:
+        if rows is None:
+            _say(_no_journal(journal), as_json=as_json)
+            return
+        found = list(rows.list(**filters, limit=limit))
+        if as_json:
+            _write_json(found)
+        if not found:
+            _say(_nothing_found(rows, filters), as_json=as_json)
+        elif not as_json:
+            _print_table(found, rows.count(**filters))
+
+
+@app.command()
+def show(
+    *,
+    record: Annotated[
+        str, typer.Argument(metavar="ID", help="The row's id or how it begins (4 characters).")
+    ],
+    journal: JournalOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one row whole: reasons, risks, findings, coverage and texts.
+
+    For example, the row that `guard flagged list` shows as `3f9c2a1b`:
+
+        guard flagged show 3f9c2a1b
+    """
+    with reported_errors(), _opened(journal) as rows:
+        if rows is None:
+            fail(_no_journal(journal))
+        found = rows.get(record)
+    if as_json:
+        _write_json([found])
+    else:
+        console.print(page(found))
+
+
+@app.command()
+def export(  # noqa: PLR0913  # each is one option
+    *,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE|-", help="Where to write; `-` is standard output.")
+    ] = "-",
+    form: Annotated[
+        Form, typer.Option("--format", help="JSON lines are exact, CSV is for spreadsheets.")
+    ] = Form.JSONL,
+    action: ActionOption = None,
+    security_class: ClassOption = None,
+    category: CategoryOption = None,
+    minimum: MinimumOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    journal: JournalOption = None,
+) -> None:
+    """Write rows to a file, the newest first.
+
+    The file appears under its name only when it is whole, readable by you alone. In a CSV,
+    text that a spreadsheet would run as a formula gets a leading apostrophe.
+
+    For example, the last week for a spreadsheet:
+
+        guard flagged export week.csv --format csv --since 7d
+    """
+    filters = _filters(
+        action=action,
+        security_class=security_class,
+        category=category,
+        minimum=minimum,
+        since=since,
+        until=until,
+    )
+    with reported_errors(), _opened(journal) as rows:
+        if rows is None:
+            fail(_no_journal(journal))
+        if file == "-":
+            _export(rows.list(**filters), _standard_output(), form)
+            return
+        total = rows.count(**filters)
+        with _new_file(Path(file), force=force) as writing:
+            count = _export(_with_progress(rows.list(**filters), total), writing, form)
+    errors.print(plain_text(f"{count:,} rows written to {file}"), soft_wrap=True)
+
+
+# The journal. The store loads on first use: it brings SQLAlchemy.
+
+
+@contextmanager
+def _opened(url: str | None) -> Iterator[Journal | None]:
+    """Open the journal for the time of a command; `None` where there is none."""
+    from guard.journal.store import Journal, exists  # noqa: PLC0415
+
+    if not exists(url):
+        yield None
+        return
+    journal = Journal(url)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _no_journal(url: str | None) -> str:
+    from guard.journal.store import location  # noqa: PLC0415
+
+    return (
+        f"Nothing has been flagged yet: there is no journal at {location(url)}. "
+        "Name another with `--journal` or `GUARD_JOURNAL`."
+    )
+
+
+def _nothing_found(journal: Journal, filters: Filters) -> str:
+    total = journal.count()
+    if not total:
+        return f"The journal at {journal.location} is empty: nothing has been flagged yet."
+    message = f"None of the {total:,} rows of the journal at {journal.location} matches."
+    category = filters["category"]
+    if category is None or category in CATEGORIES:
+        return message
+    close = get_close_matches(category, CATEGORIES, n=1)
+    hint = f" Did you mean `{close[0]}`?" if close else ""
+    return f"{message} `{category}` is no built-in category.{hint}"
+
+
+def _say(message: str, *, as_json: bool) -> None:
+    to = errors if as_json else console
+    to.print(plain_text(message), soft_wrap=True)
+
+
+def _print_table(rows: list[Record], total: int) -> None:
+    console.print(table(rows, console.width))
+    count = f"{len(rows):,} of {total:,}" if len(rows) < total else f"{total:,}"
+    noun = "row" if total == 1 else "rows"
+    console.print(f"\n{count} {noun}. One of them whole: guard flagged show ID", style="dim")
+
+
+# Files.
+
+
+def _write_json(rows: Iterable[Record]) -> None:
+    from guard.journal.export import json_line  # noqa: PLC0415  # loads structlog
+
+    for row in rows:
+        sys.stdout.write(json_line(row))
+
+
+def _export(rows: Iterable[Record], file: TextIO, form: Form) -> int:
+    from guard.journal.export import export as write  # noqa: PLC0415  # loads structlog
+
+    return write(rows, file, form.value)
+
+
+class _Terminal(TextIOBase):
+    """Standard output where a person reads it: a CSV may hold what a terminal obeys."""
+
+    def write(self, text: str) -> int:
+        sys.stdout.write(plain(text))
+        return len(text)
+
+
+def _standard_output() -> TextIO:
+    return cast("TextIO", _Terminal()) if sys.stdout.isatty() else sys.stdout
+
+
+@contextmanager
+def _new_file(path: Path, *, force: bool) -> Iterator[TextIO]:
+    """Yield a file that takes the name `path` when the block ends well, and is gone otherwise."""
+    _refuse_to_overwrite(path, force=force)
+    try:
+        # Made with mode 0600 in the same folder: renaming is atomic only within a file system.
+        number, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        fail(f"{path} cannot be written: {error.strerror}. Name a file in a folder that is there")
+    temporary = Path(name)
+    try:
+        with open(number, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  # a number
+            yield file
+            file.flush()
+            os.fsync(number)
+        _refuse_to_overwrite(path, force=force)
+        temporary.replace(path)
+    except OSError as error:
+        fail(f"{path} cannot be written: {error.strerror}")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_to_overwrite(path: Path, *, force: bool) -> None:
+    if not path.exists():
+        return
+    if not path.is_file():
+        fail(f"{path} is no regular file. To write into a pipe or device, redirect: FILE `-`")
+    if not force:
+        fail(f"{path} is there already. Give `--force` to overwrite it, or another name")
+
+
+def _with_progress(rows: Iterable[Record], total: int) -> Iterator[Record]:
+    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        yield from progress.track(rows, total=total)

@@ -1,0 +1,86 @@
+"""What every command shares: two consoles, text made safe for a terminal, the way to fail.
+
+This module does not know any command, nor what a text is about.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from guard.errors import GuardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAILED: Final = 2
+"""Exit code where a command could not do its work: bad input, a wrong set-up."""
+
+console: Final = Console(highlight=False)
+"""For results; writes to standard output."""
+
+errors: Final = Console(stderr=True, highlight=False)
+"""For messages, warnings and progress; writes to standard error."""
+
+# Line breaks and tabs only move on; emoji and several scripts need the joiners.
+_HARMLESS: Final = frozenset("\n\t\u200c\u200d")
+# Controls, invisible format marks (direction, zero width, tags), lone surrogates, line separators.
+_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def plain(text: str) -> str:
+    r"""Return untrusted `text` as a terminal may show it.
+
+    Whatever could move the cursor, colour the screen, reorder or hide characters is written
+    out as an escape (`\x1b`, `\u202e`), so that a reader sees that it is there. Brackets
+    stay as they are: print the result as `rich.text.Text` or through `rich.markup.escape`.
+    """
+    return "".join(_shown(c) for c in text.replace("\r\n", "\n"))
+
+
+def plain_text(text: str, style: str = "") -> Text:
+    """Return untrusted `text` for a table or panel of `rich`, which reads no markup in it."""
+    return Text(plain(text), style=style)
+
+
+def one_line(text: str, width: int) -> str:
+    """Return the beginning of untrusted `text` on one line of at most `width` characters."""
+    joined = " ".join(text.split())
+    # Escapes only lengthen a text, so nothing behind the cut can be shown.
+    line = plain(joined[: width + 1])
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def fail(message: str) -> NoReturn:
+    """Print `message`, which may quote untrusted text, as an error and end with exit code 2."""
+    errors.print(Text.assemble(("error: ", "bold red"), plain(message)), soft_wrap=True)
+    raise typer.Exit(FAILED)
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn a `GuardError`, whose message says how to mend its cause, into a failed command."""
+    try:
+        yield
+    except GuardError as error:
+        fail(str(error))
+
+
+def tolerate_encodings() -> None:
+    r"""Have characters that the terminal's encoding lacks written as escapes (`\u2026`)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _shown(character: str) -> str:
+    if character in _HARMLESS or unicodedata.category(character) not in _UNPRINTABLE:
+        return character
+    return character.encode("unicode_escape").decode("ascii")

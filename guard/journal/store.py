@@ -1,0 +1,519 @@
+"""Keeps journal rows in a database: SQLite in WAL by default, or any SQLAlchemy URL.
+
+A row is durable when `write` returns: SQLite runs with `synchronous=FULL`, so that it
+survives a power cut and not only a crash; other databases as they are configured. There
+is no background writer. Several processes and threads may open, write and read at once.
+
+This module does not know what a row means or who may read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+import platformdirs
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    inspect,
+    make_url,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from guard.errors import JournalError, MissingExtraError
+from guard.journal.record import Record, jsonable, storable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import URL, Connection, RowMapping, Select
+
+SCHEMA_VERSION: Final = 1
+"""Of the tables below; a database of a newer version is refused."""
+
+BUSY_SECONDS: Final = 30
+"""How long a writer waits for another process's lock on a SQLite file."""
+
+CONNECT_SECONDS: Final = 10
+"""How long opening a connection to a PostgreSQL server may take."""
+
+_PAGE: Final = 200
+_SCHEMA_LOCK: Final = 0x636C6561  # "clea": an advisory lock's number is any, but the same
+_SECRET_OPTIONS: Final = ("pass", "secret", "token", "key")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SHORTEST_PREFIX: Final = 4
+_JSON_FIELDS: Final = ("risks", "reasons", "coverage", "findings", "detectors", "metadata")
+
+_metadata: Final = MetaData()
+
+_version: Final = Table("journal_version", _metadata, Column("version", Integer, primary_key=True))
+
+_rows: Final = Table(
+    "journal",
+    _metadata,
+    Column("id", String(32), primary_key=True),
+    # Microseconds since 1970 in UTC: SQLite would lose a timestamp's zone.
+    Column("created", BigInteger, nullable=False, index=True),
+    Column("action", String(16), nullable=False),
+    Column("delivered", String(8), nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("security_class", Text, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("shadow", Boolean, nullable=False),
+    Column("model", Text, nullable=False),
+    *(Column(name, Text, nullable=False) for name in _JSON_FIELDS),
+    Column("prompt", Text),
+    Column("response", Text),
+    Column("outcome", Text),
+    Column("text_mode", String(16), nullable=False),
+    Column("released", Integer, nullable=False),
+)
+
+_risks: Final = Table(
+    "journal_risk",
+    _metadata,
+    Column("record", String(32), ForeignKey("journal.id", ondelete="CASCADE"), primary_key=True),
+    Column("category", String(128), primary_key=True),
+    Column("risk", Float, nullable=False),
+    Index("journal_risk_category", "category", "risk"),
+)
+
+
+def default_url() -> str:
+    """Return `GUARD_JOURNAL`, else the URL of a file in the user's state directory."""
+    given = os.environ.get("GUARD_JOURNAL")
+    if given:
+        return given
+    return str(Path(platformdirs.user_state_dir("clearance")) / "journal.sqlite3")
+
+
+def location(url: str | Path | None = None) -> str:
+    """Return where the journal at `url` (as for `Journal`) is, for people and without password.
+
+    Raises:
+        JournalError: `url` is no database URL.
+    """
+    return _shown(_parse(default_url() if url is None else url))
+
+
+def exists(url: str | Path | None = None) -> bool:
+    """Return whether anything was ever kept at `url` (as for `Journal`).
+
+    Looking makes and changes nothing: no file, no folder, no table.
+
+    Raises:
+        JournalError: the place cannot be read, or what is there is no database.
+        MissingExtraError: the URL's driver is not installed.
+    """
+    parsed = _parse(default_url() if url is None else url)
+    path = _file(parsed)
+    with _errors(parsed, "read"):
+        if path is not None and not path.exists():
+            return False
+        engine = _engine(parsed) if path is None else _reading_engine(path)
+        try:
+            return inspect(engine).has_table(_rows.name)
+        finally:
+            engine.dispose()
+
+
+class Journal:
+    """A database of rows; safe to share between threads and processes.
+
+    Args:
+        url: a path, a SQLAlchemy URL, or `None` for `default_url()`. `sqlite://` alone
+            lives in memory until it is closed.
+
+    Raises:
+        JournalError: the database cannot be opened; says what to do.
+        MissingExtraError: the URL's driver is not installed.
+    """
+
+    def __init__(self, url: str | Path | None = None) -> None:
+        """Open the database and make its tables where they are missing."""
+        self._url = _parse(default_url() if url is None else url)
+        with self._errors("opened"):
+            _prepare_file(self._url)
+            self._engine = _engine(self._url)
+            try:
+                self._prepare_tables()
+            except BaseException:
+                self._engine.dispose()
+                raise
+
+    def __repr__(self) -> str:
+        return f"Journal({self.location!r})"
+
+    @property
+    def location(self) -> str:
+        """Where the rows are, without any password."""
+        return _shown(self._url)
+
+    def write(self, record: Record) -> None:
+        """Add a row; it is durable on return.
+
+        Raises:
+            JournalError: it could not be written.
+        """
+        with self._errors("written"), self._engine.begin() as connection:
+            connection.execute(insert(_rows).values(_values(record)))
+            _write_risks(connection, record)
+
+    def update(self, record: Record) -> None:
+        """Replace the row of the same id; it is durable on return.
+
+        Raises:
+            JournalError: there is no such row, or it could not be written.
+        """
+        with self._errors("written"), self._engine.begin() as connection:
+            statement = update(_rows).where(_rows.c.id == record.id).values(_values(record))
+            if connection.execute(statement).rowcount != 1:
+                raise JournalError(f"the journal has no row `{record.id}` to update")
+            connection.execute(delete(_risks).where(_risks.c.record == record.id))
+            _write_risks(connection, record)
+
+    def get(self, prefix: str) -> Record:
+        """Return the row whose id is or begins with `prefix` (at least 4 characters).
+
+        Raises:
+            JournalError: there is none, or several.
+        """
+        if len(prefix) < _SHORTEST_PREFIX:
+            raise JournalError(f"give at least {_SHORTEST_PREFIX} characters of the row's id")
+        with self._errors("read"), self._engine.connect() as connection:
+            # Ids are lower case; SQLite would not care, other databases do.
+            matching = _rows.c.id.startswith(storable(prefix).lower(), autoescape=True)
+            found = connection.execute(select(_rows).where(matching).limit(2)).mappings().all()
+        if len(found) != 1:
+            problem = "no row" if not found else "several rows"
+            raise JournalError(f"the journal has {problem} whose id begins with `{prefix}`")
+        return _record(found[0])
+
+    def list(  # noqa: PLR0913  # each is one plain filter
+        self,
+        *,
+        action: str | None = None,
+        security_class: str | None = None,
+        category: str | None = None,
+        minimum: float = 0.5,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """Yield rows, the newest first, without holding the database while the caller works.
+
+        Args:
+            action: only `flag`, `rewrite` or `block`.
+            security_class: only of this class.
+            category: only where this category's live risk is at least `minimum`.
+            minimum: see `category`; in [0, 1].
+            since: not before this moment (aware).
+            until: before this moment (aware).
+            limit: at most so many.
+        """
+        query = _filtered(select(_rows), action, security_class, since, until)
+        query = _risky(query, category, minimum).order_by(_rows.c.created.desc(), _rows.c.id)
+        wanted = query
+        while limit is None or limit > 0:
+            page = self._page(wanted, _PAGE if limit is None else min(limit, _PAGE))
+            yield from map(_record, page)
+            if len(page) < _PAGE:
+                return
+            limit = None if limit is None else limit - len(page)
+            wanted = _behind(query, page[-1])
+
+    def count(  # noqa: PLR0913  # as in `list`
+        self,
+        *,
+        action: str | None = None,
+        security_class: str | None = None,
+        category: str | None = None,
+        minimum: float = 0.5,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> int:
+        """Return the number of rows that `list` would yield for the same filters."""
+        counting = select(func.count()).select_from(_rows)
+        query = _filtered(counting, action, security_class, since, until)
+        with self._errors("read"), self._engine.connect() as connection:
+            return int(connection.execute(_risky(query, category, minimum)).scalar_one())
+
+    def close(self) -> None:
+        """Close the connections; the journal can be used again and then reopens them.
+
+        A journal in memory ends here.
+        """
+        self._engine.dispose()
+
+    def _page(self, query: Select[Any], size: int) -> Sequence[RowMapping]:
+        with self._errors("read"), self._engine.connect() as connection:
+            return connection.execute(query.limit(size)).mappings().all()
+
+    def _prepare_tables(self) -> None:
+        with self._engine.begin() as connection:
+            version = _schema_version(connection)
+            if version is None:
+                # Of several processes that come to an empty database at once, one makes them.
+                _lock_schema(connection)
+                version = _schema_version(connection) or _make_tables(connection)
+        if version > SCHEMA_VERSION:
+            raise JournalError(
+                f"the journal at {self.location} has schema version {version}, this release "
+                f"knows {SCHEMA_VERSION}: upgrade clearance-guard or name another journal"
+            )
+
+    def _errors(self, verb: str) -> AbstractContextManager[None]:
+        return _errors(self._url, verb)
+
+
+@contextmanager
+def _errors(url: URL, verb: str) -> Iterator[None]:
+    """Turn what the database layer raises into `JournalError`."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        raise JournalError(
+            f"the journal at {_shown(url)} cannot be {verb}: {_cause(error, url)}. Check that the "
+            "place exists, has room and may be written, or name another with `GUARD_JOURNAL`"
+        ) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise JournalError(
+            f"the journal at {_shown(url)} cannot be {verb}: a value has a type or a size that "
+            f"the database does not hold ({type(error).__name__})"
+        ) from error
+
+
+def _cause(error: Exception, url: URL) -> str:
+    """Return the first line of the driver's message: the others may quote the row."""
+    lines = str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
+    cause = lines[0].rstrip(".")
+    return cause.replace(str(url.password), "***") if url.password else cause
+
+
+def _shown(url: URL) -> str:
+    path = _file(url)
+    if path is not None:
+        return str(path)
+    secret = {key: "***" for key in url.query if any(w in key.lower() for w in _SECRET_OPTIONS)}
+    shown = url.update_query_dict(secret).render_as_string(hide_password=True)
+    return shown.replace("%2A%2A%2A", "***")
+
+
+def _parse(url: str | Path) -> URL:
+    """Return a URL; a bare path is a SQLite file, PostgreSQL goes through psycopg 3."""
+    text = str(url)
+    if "://" not in text:
+        return make_url("sqlite://").set(database=str(Path(text).expanduser()))
+    try:
+        parsed = make_url(text)
+    except (ArgumentError, ValueError):
+        scheme = text.partition("://")[0]
+        # Without the cause and most of the text: a password may be anywhere in it.
+        raise JournalError(
+            f"the journal's URL, which begins with `{scheme}://`, cannot be understood: "
+            "write `postgresql://user:password@host:port/database` with special "
+            "characters percent-encoded, or a path"
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _file(url: URL) -> Path | None:
+    """Return the path of a SQLite file, `None` for memory and for other databases."""
+    if not url.drivername.startswith("sqlite") or "uri" in url.query:
+        return None
+    return None if url.database in (None, "", ":memory:") else Path(str(url.database))
+
+
+def _prepare_file(url: URL) -> None:
+    """Make a SQLite file readable by its owner alone before anything is written to it."""
+    path = _file(url)
+    if path is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+
+
+def _engine(url: URL) -> Engine:
+    engine = _sqlite_engine(url) if url.drivername.startswith("sqlite") else _server_engine(url)
+    _inherited.add(engine)
+    return engine
+
+
+def _server_engine(url: URL) -> Engine:
+    limits = {"connect_timeout": CONNECT_SECONDS} if "psycopg" in url.drivername else {}
+    arguments = {key: value for key, value in limits.items() if key not in url.query}
+    try:
+        # Parameters hidden: an error's traceback must not carry the row's texts into a log.
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=arguments)
+    except ModuleNotFoundError as error:
+        if "psycopg" in url.drivername:
+            raise MissingExtraError("psycopg", "postgres") from error
+        raise JournalError(
+            f"the driver of the journal at {_shown(url)} is not installed: "
+            f"install the package that brings `{error.name}`"
+        ) from error
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    if _file(url) is not None:
+        engine = create_engine(url, hide_parameters=True, connect_args=arguments)
+    else:
+        # One connection is the whole database, and one thread at a time may have it.
+        engine = create_engine(
+            url,
+            hide_parameters=True,
+            connect_args=arguments,
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=BUSY_SECONDS,
+        )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    return engine
+
+
+def _reading_engine(path: Path) -> Engine:
+    """Return an engine that leaves a file, which may be no journal, and its folder as they are."""
+    # Where nobody has the file open there is no log beside it, and SQLite need not make one.
+    in_use = path.with_name(f"{path.name}-wal").exists()
+    uri = path.absolute().as_uri() + ("?mode=ro" if in_use else "?mode=ro&immutable=1")
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool)
+
+
+def _schema_version(connection: Connection) -> int | None:
+    """Return the version of the tables in the database, `None` where there are none."""
+    if not inspect(connection).has_table(_version.name):
+        return None
+    return connection.execute(select(func.max(_version.c.version))).scalar()
+
+
+def _lock_schema(connection: Connection) -> None:
+    """Have other processes wait until the transaction ends."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+
+
+def _make_tables(connection: Connection) -> int:
+    _metadata.create_all(connection)
+    connection.execute(insert(_version).values(version=SCHEMA_VERSION))
+    return SCHEMA_VERSION
+
+
+def _forget_connections() -> None:
+    """Leave the parent's connections alone in a forked process, which opens its own."""
+    for engine in _inherited:
+        engine.dispose(close=False)
+
+
+_inherited: Final[WeakSet[Engine]] = WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_connections)
+
+
+def _filtered(
+    query: Select[Any],
+    action: str | None,
+    security_class: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> Select[Any]:
+    if action is not None:
+        query = query.where(_rows.c.action == storable(action))
+    if security_class is not None:
+        query = query.where(_rows.c.security_class == storable(security_class))
+    if since is not None:
+        query = query.where(_rows.c.created >= _microseconds(since))
+    if until is not None:
+        query = query.where(_rows.c.created < _microseconds(until))
+    return query
+
+
+def _risky(query: Select[Any], category: str | None, minimum: float) -> Select[Any]:
+    if category is None:
+        return query
+    query = query.join(_risks, _risks.c.record == _rows.c.id)
+    return query.where(_risks.c.category == storable(category), _risks.c.risk >= minimum)
+
+
+def _behind(query: Select[Any], last: RowMapping) -> Select[Any]:
+    """Return `query` for what comes after the row `last`; the index finds the place."""
+    return query.where(
+        _rows.c.created <= last["created"],
+        or_(_rows.c.created < last["created"], _rows.c.id > last["id"]),
+    )
+
+
+def _values(record: Record) -> dict[str, Any]:
+    values = {name: getattr(record, name) for name in _rows.c.keys()}  # noqa: SIM118  # columns
+    texts = {name: storable(value) for name, value in values.items() if isinstance(value, str)}
+    nested = {name: json.dumps(jsonable(values[name])) for name in _JSON_FIELDS}
+    return values | texts | nested | {"created": _microseconds(record.created)}
+
+
+def _write_risks(connection: Connection, record: Record) -> None:
+    if record.risks:
+        risks = {storable(category): risk for category, risk in record.risks.items()}
+        rows = [{"record": record.id, "category": c, "risk": r} for c, r in risks.items()]
+        connection.execute(insert(_risks), rows)
+
+
+def _record(row: RowMapping) -> Record:
+    try:
+        nested = {name: json.loads(row[name]) for name in _JSON_FIELDS}
+    except ValueError as error:
+        raise JournalError(
+            f"the journal's row `{row['id']}` is damaged ({error}): restore it or delete it"
+        ) from error
+    nested["reasons"] = tuple(nested["reasons"])
+    nested["findings"] = tuple(nested["findings"])
+    created = _EPOCH + timedelta(microseconds=row["created"])
+    return Record(**{**row, **nested, "created": created})
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,222 @@
+"""`guard check`: what goes in, what comes out, and the exit code."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from guard.cli import app
+from guard.journal.store import Journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+FINE = "Water the basil from below and let it drain."
+KEY = "sk_" + "live_" + "4eC39HqLyjWDarjtT1zdp7dc"
+LEAK = f"Use this: api_key = '{KEY}' and it will work."
+
+BLOCKING = """\
+version: 1
+classes:
+  - name: strict
+    rank: 9
+    limits:
+      secret_leak: {flag: 0.3, act: 0.5, remedy: block}
+    messages:
+      en: {blocked: "Held back.", replaced: "Replaced."}
+"""
+
+
+def run(*arguments: str, stdin: str | bytes = "") -> Result:
+    """Run `guard check` with the given arguments."""
+    return CliRunner().invoke(app, ["check", *arguments], input=stdin)
+
+
+def verdicts(result: Result) -> list[dict[str, Any]]:
+    """Return the JSON lines on standard output."""
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> str:
+    """Return the path of a class that blocks secrets and looks at nothing else."""
+    path = tmp_path / "strict.yaml"
+    path.write_text(BLOCKING, "utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    """Return a file of five lines: fine, broken, a leak, a wrong type, choices."""
+    path = tmp_path / "answers.jsonl"
+    lines = [
+        json.dumps({"id": "a", "prompt": "Basil?", "response": FINE}),
+        '{"response": "never closed',
+        json.dumps({"id": 7, "response": LEAK}),
+        json.dumps({"response": 12}),
+        json.dumps({"choices": [{"message": {"content": FINE}}, {"message": {"content": LEAK}}]}),
+    ]
+    path.write_text("\n".join(lines) + "\n\n", "utf-8")
+    return path
+
+
+class TestJsonLines:
+    """One exchange a line."""
+
+    def test_bad_lines_are_named_and_the_rest_is_judged(self, answers: Path, strict: str) -> None:
+        """Every line has its result in order; bad ones say what is wrong; the exit code is 2."""
+        result = run(str(answers), "--class", strict, "-o", "jsonl")
+        found = verdicts(result)
+        assert [item["line"] for item in found] == [1, 2, 3, 4, 5]
+        assert [item.get("action") for item in found] == ["allow", None, "block", None, "block"]
+        assert [item.get("id") for item in found] == ["a", None, 7, None, None]
+        assert "not JSON" in found[1]["error"]
+        assert "`response` must be text" in found[3]["error"]
+        assert f"{answers}:2" in result.stderr
+        assert result.exit_code == 2
+
+    def test_blocked_is_exit_code_1(self, strict: str) -> None:
+        """A blocked response among good lines gives 1."""
+        lines = "\n".join(json.dumps({"response": text}) for text in (FINE, LEAK))
+        result = run("--class", strict, stdin=lines)
+        assert [item["action"] for item in verdicts(result)] == ["allow", "block"]
+        assert verdicts(result)[1]["text"] is None
+        assert result.exit_code == 1
+
+    def test_nothing_blocked_is_exit_code_0(self, strict: str) -> None:
+        """Only good lines give 0."""
+        result = run("--class", strict, stdin=json.dumps({"response": FINE}))
+        assert result.exit_code == 0
+        assert verdicts(result)[0]["text"] == FINE
+
+    def test_compressed_files_and_several_files(self, tmp_path: Path, strict: str) -> None:
+        """A `.gz` file is unpacked; results name their file."""
+        packed = tmp_path / "b.jsonl.gz"
+        packed.write_bytes(gzip.compress(json.dumps({"response": LEAK}).encode()))
+        plain = tmp_path / "a.txt"
+        plain.write_text(FINE, "utf-8")
+        found = verdicts(run(str(plain), str(packed), "--class", strict))
+        assert [(item["file"], item["action"]) for item in found] == [
+            (str(plain), "allow"),
+            (str(packed), "block"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("line", "problem"),
+        [
+            (b'{"response": "\xff"}', "not valid UTF-8"),
+            (b"[1, 2]", "not a JSON object"),
+            (b'{"prompt": "no answer"}', "`response`"),
+            (b"[" * 100_000, "nested too deeply"),
+            (b'{"choices": []}', "`choices`"),
+        ],
+    )
+    def test_what_is_wrong_is_said(
+        self, line: bytes, problem: str, strict: str, tmp_path: Path
+    ) -> None:
+        """Each kind of bad line has its own words, and its neighbours are judged."""
+        good = json.dumps({"response": FINE}).encode()
+        path = tmp_path / "lines.jsonl"
+        path.write_bytes(b"\n".join([good, line, good]))
+        found = verdicts(run(str(path), "--class", strict))
+        assert problem in found[1]["error"]
+        assert [found[0]["action"], found[2]["action"]] == ["allow", "allow"]
+
+    def test_awkward_text_is_judged(self, strict: str) -> None:
+        """Empty text, NUL and lone surrogates are text like any other."""
+        lines = "\n".join(
+            ['{"response": ""}', '{"response": "a\\u0000b"}', '{"response": "\\ud800 x"}']
+        )
+        result = run("--class", strict, stdin=lines)
+        assert [item["action"] for item in verdicts(result)] == ["allow"] * 3
+
+
+class TestText:
+    """One response a file."""
+
+    def test_standard_input(self, strict: str) -> None:
+        """Text on standard input is one response, however many lines it has."""
+        (found,) = verdicts(run("--class", strict, stdin=f"{FINE}\n\n{LEAK}\n"))
+        assert (found["action"], found["file"], found["line"]) == ("block", "-", None)
+
+    def test_invalid_utf8_names_the_line(self, tmp_path: Path, strict: str) -> None:
+        """A file that is not UTF-8 is refused with its line."""
+        path = tmp_path / "latin.txt"
+        path.write_bytes("fine\nMünster".encode("latin-1"))
+        result = run(str(path), "--class", strict)
+        (found,) = verdicts(result)
+        assert found["line"] == 2
+        assert "UTF-8" in found["error"]
+        assert result.exit_code == 2
+
+    def test_a_missing_file_does_not_stop_the_others(self, tmp_path: Path, strict: str) -> None:
+        """What cannot be opened is an error of its own."""
+        path = tmp_path / "there.txt"
+        path.write_text(FINE, "utf-8")
+        result = run(str(tmp_path / "gone.txt"), str(path), "--class", strict)
+        found = verdicts(result)
+        assert "cannot be read" in found[0]["error"]
+        assert found[1]["action"] == "allow"
+        assert result.exit_code == 2
+
+    def test_the_system_prompt_is_protected(self) -> None:
+        """`--system` is what must not be repeated."""
+        secret = "Never tell anybody that the blue door at the back is open on Thursday evenings."
+        result = run("--system", secret, "-o", "jsonl", stdin=f"It says: {secret}")
+        (found,) = verdicts(result)
+        assert found["action"] == "rewrite"
+        assert "blue door" not in found["text"]
+
+
+class TestTable:
+    """For people."""
+
+    def test_one_text_is_shown_at_length(self, strict: str) -> None:
+        """A single verdict shows reason and what may leave."""
+        result = run("--class", strict, "-o", "table", stdin=LEAK)
+        assert "secret_leak" in result.stdout
+        assert "Held back." in result.stdout
+        assert KEY not in result.stdout
+
+    def test_many_are_counted(self, answers: Path, strict: str) -> None:
+        """Allowed ones are left out of the table unless asked for, and counted below."""
+        short = run(str(answers), "--class", strict, "-o", "table")
+        assert "5 judged under class strict: 1 allow, 2 block, 2 bad" in short.stdout
+        long = run(str(answers), "--class", strict, "-o", "table", "--all")
+        assert len(long.stdout.splitlines()) > len(short.stdout.splitlines())
+
+    def test_nothing_to_judge_is_an_error(self, tmp_path: Path, strict: str) -> None:
+        """An empty file of lines is not a success."""
+        path = tmp_path / "none.jsonl"
+        path.write_text("\n", "utf-8")
+        assert run(str(path), "--class", strict, "-o", "table").exit_code == 2
+
+
+class TestSetUp:
+    """Class, model and journal."""
+
+    def test_the_journal_is_asked_for(self, tmp_path: Path, strict: str) -> None:
+        """Rows are kept where the option says, and nowhere without it."""
+        place = tmp_path / "kept.sqlite3"
+        run("--class", strict, stdin=LEAK)
+        assert not place.exists()
+        (found,) = verdicts(run("--class", strict, "--journal", str(place), stdin=LEAK))
+        assert Journal(place).get(found["record"]).action == "block"
+
+    def test_an_unknown_class_is_explained(self) -> None:
+        """The error names the classes that there are."""
+        result = CliRunner().invoke(app, ["check", "--class", "publik"], input=FINE)
+        assert result.exit_code != 0
+        assert "did you mean `public`" in str(result.exception)
+
+    def test_help_teaches(self) -> None:
+        """`--help` shows the exit codes and an example."""
+        text = run("--help").stdout
+        assert "Exit code" in text
+        assert "guard check answers.jsonl" in text

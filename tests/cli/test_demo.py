@@ -1,0 +1,76 @@
+"""`guard demo`: the walk that a newcomer sees, and the script behind it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from guard.cli import app
+from guard.cli.demo_script import ANSWERS
+from guard.journal.store import Journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Return what the demo printed and where its journal is."""
+    place = tmp_path_factory.mktemp("demo") / "journal.sqlite3"
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, ["demo", "--fast", "--journal", str(place)])
+    assert result.exit_code == 0, result.output
+    return result.stdout, place
+
+
+class TestDemo:
+    """What is shown."""
+
+    def test_every_answer_is_played(self, played: tuple[str, Path]) -> None:
+        """Each answer has its heading and its time."""
+        shown = played[0]
+        assert all(answer.title in shown for answer in ANSWERS)
+        assert len(re.findall(r"\(\d+ ms\)", shown)) == len(ANSWERS)
+
+    def test_all_four_actions_occur(self, played: tuple[str, Path]) -> None:
+        """A newcomer sees responses allowed, flagged or rewritten, and blocked."""
+        shown = played[0]
+        for action in ("allow", "rewrite", "block"):
+            assert re.search(rf"^{action} ", shown, re.MULTILINE), action
+
+    def test_secrets_never_show(self, played: tuple[str, Path]) -> None:
+        """Neither the key nor the card number of the script reaches the screen."""
+        assert "9fQ2mZ7xTb4LwR8vKc1YpD3n" not in played[0]
+        assert "1234 5678" not in played[0]
+
+    def test_the_journal_holds_what_was_held_back(self, played: tuple[str, Path]) -> None:
+        """Rows are in the named journal, and the screen says how to read them."""
+        shown, place = played
+        rows = list(Journal(place).list())
+        assert len(rows) >= 5
+        assert all(row.id[:8] in shown for row in rows)
+        assert "guard flagged list" in shown
+
+
+class TestScript:
+    """What the backend says."""
+
+    def test_prompts_are_unique_and_titled(self) -> None:
+        """A script answers each prompt once and says what it shows."""
+        assert len({answer.prompt for answer in ANSWERS}) == len(ANSWERS) >= 12
+        assert all(answer.title for answer in ANSWERS)
+
+    def test_pieces_make_up_the_text(self) -> None:
+        """Nothing is lost or added by streaming."""
+        assert all("".join(answer.pieces()) == answer.text for answer in ANSWERS)
+
+
+def test_the_command_line_runs_as_a_program() -> None:
+    """`python -c` with the entry point shows the version and exits with 0."""
+    script = "import sys; sys.argv = ['guard', '--version']; from guard.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("guard ")
