@@ -2,7 +2,8 @@
 
 One hyperscan database holds all patterns of a pack and says which may match; `re` then
 confirms only those, with its groups, look-arounds and a checksum where there is one. The
-gate over-approximates, so that gated and ungated findings are the same.
+gate over-approximates, so that gated and ungated findings are the same. Where hyperscan
+cannot be imported every pattern runs by `re`: the same findings, more slowly.
 
 This module does not know any pattern, and nothing about what is done with a finding.
 """
@@ -13,8 +14,10 @@ import hashlib
 import re
 import threading
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
+
+import structlog
 
 from guard.detectors.base import Finding
 from guard.text.normalise import normalise
@@ -28,10 +31,13 @@ if TYPE_CHECKING:
 _CONTEXT: Final = 48
 """Characters before a match in which its context word must stand."""
 
+_log = structlog.get_logger("guard")
+_loading: Final = threading.Lock()
+
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One thing to look for.
+    r"""One thing to look for.
 
     Attributes:
         name: what it is, such as `aws_access_key`; becomes the finding's label.
@@ -41,7 +47,12 @@ class Pattern:
             expression itself. Has no look-arounds.
         check: confirms a match, such as a checksum; gets the text of the span.
         group: which group is the span.
-        context: a regular expression that must match within 48 characters before the span.
+        context: a regular expression that must match within 48 characters before the span,
+            without regard to case.
+
+    In `expression` and `context` the classes `\w`, `\d`, `\s` and `\b` mean ASCII and `.`
+    includes the line end, as in `gate`. What matches must be short enough to be seen whole:
+    a run without white space, or at most `guard.text.units.LOOKAHEAD` characters.
     """
 
     name: str
@@ -60,42 +71,51 @@ class PatternDetector:
         name: the detector's name.
         category: what all its findings are evidence for.
         patterns: the pack.
+        release: names the state of the pack's checks, which the version's digest cannot see.
         gated: whether hyperscan goes first; without it every pattern runs by `re`, which is
             what the tests compare with.
     """
 
     def __init__(
-        self, name: str, category: str, patterns: Iterable[Pattern], *, gated: bool = True
+        self,
+        name: str,
+        category: str,
+        patterns: Iterable[Pattern],
+        *,
+        release: str = "1",
+        gated: bool = True,
     ) -> None:
         """Compile nothing yet: that waits for the first text."""
         self.name = name
         self.categories = (category,)
         self._patterns = tuple(patterns)
+        self._release = release
         self._gated = gated
         self._local = threading.local()
         self._lock = threading.Lock()
 
     @cached_property
     def version(self) -> str:
-        """A digest of the patterns: changes whenever one of them does."""
-        text = "\n".join(f"{p.name} {p.expression} {p.evidence} {p.context}" for p in self._patterns)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """The pack's release and a digest that changes whenever a pattern does."""
+        parts = [(p.name, p.expression, p.evidence, p.group, p.context) for p in self._patterns]
+        return f"{self._release}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
     def __call__(self, passage: Passage) -> list[Finding]:
         """Return a finding per match that begins in the passage's unit.
 
-        A match that begins before the unit was judged with an earlier one. Of matches that
-        overlap only the longest counts, at equal length the strongest.
+        A match that begins before the unit was judged with an earlier one, even where it
+        reaches into this one.
         """
-        normal = normalise(passage.text)
-        findings = [self._finding(pattern, *span) for pattern, span in self._matches(normal)]
-        kept = _without_overlaps(findings)
-        return [f for f in kept if passage.start <= f.start < passage.end]
+        return [f for f in self.find(passage.text) if passage.start <= f.start < passage.end]
 
     def find(self, text: str) -> list[Finding]:
-        """Return all matches in a whole text."""
+        """Return the matches in a whole text, by position.
+
+        Of matches that lie inside another one of at least their evidence only the outer
+        one counts; matches that merely overlap all count.
+        """
         normal = normalise(text)
-        return _without_overlaps([self._finding(p, *span) for p, span in self._matches(normal)])
+        return _outermost([self._finding(p, *span) for p, span in self._matches(normal)])
 
     def _finding(self, pattern: Pattern, start: int, end: int) -> Finding:
         category = self.categories[0]
@@ -106,9 +126,17 @@ class PatternDetector:
     def _matches(self, normal: Normalised) -> Iterator[tuple[Pattern, tuple[int, int]]]:
         for index in self._candidates(normal.text):
             pattern = self._patterns[index]
-            for match in self._expressions[index].finditer(normal.text):
-                if self._confirmed(index, match):
-                    yield pattern, normal.span(*match.span(pattern.group))
+            for match in self._confirmed_matches(index, normal.text):
+                yield pattern, normal.span(*match.span(pattern.group))
+
+    def _confirmed_matches(self, index: int, text: str) -> Iterator[re.Match[str]]:
+        expression, position = self._expressions[index], 0
+        while position <= len(text) and (match := expression.search(text, position)):
+            # What was not confirmed uses nothing up: a real match may begin inside it.
+            position = match.start() + 1
+            if self._confirmed(index, match):
+                position = max(position, match.end())
+                yield match
 
     def _confirmed(self, index: int, match: re.Match[str]) -> bool:
         pattern = self._patterns[index]
@@ -121,7 +149,8 @@ class PatternDetector:
 
     def _candidates(self, text: str) -> Sequence[int]:
         """Return the patterns that may match, in the pack's order."""
-        if not self._gated:
+        database = self._database if self._gated else None
+        if database is None:
             return range(len(self._patterns))
         found: set[int] = set()
 
@@ -131,19 +160,15 @@ class PatternDetector:
         # hyperscan's scratch space serves one scan at a time: each thread has its own.
         scratch = getattr(self._local, "scratch", None)
         if scratch is None:
-            scratch = self._local.scratch = self._new_scratch()
-        self._database.scan(text.encode("utf-8"), match_event_handler=note, scratch=scratch)
+            scratch = self._local.scratch = _hyperscan().Scratch(database)
+        database.scan(text.encode("utf-8"), match_event_handler=note, scratch=scratch)
         return sorted(found)
-
-    def _new_scratch(self) -> Any:
-        import hyperscan  # noqa: PLC0415  # loads a shared library
-
-        return hyperscan.Scratch(self._database)
 
     @cached_property
     def _database_built(self) -> Any:
-        import hyperscan  # noqa: PLC0415  # loads a shared library
-
+        hyperscan = _hyperscan()
+        if hyperscan is None:
+            return None
         flags = (
             hyperscan.HS_FLAG_SINGLEMATCH
             | hyperscan.HS_FLAG_DOTALL
@@ -158,16 +183,36 @@ class PatternDetector:
 
     @property
     def _database(self) -> Any:
+        """The patterns' gates, compiled once; `None` where there is no hyperscan."""
         with self._lock:
             return self._database_built
 
     @cached_property
     def _expressions(self) -> list[re.Pattern[str]]:
-        return [re.compile(pattern.expression, re.DOTALL) for pattern in self._patterns]
+        # ASCII classes, as hyperscan reads them: gate and confirmation must agree.
+        flags = re.DOTALL | re.ASCII
+        return [re.compile(pattern.expression, flags) for pattern in self._patterns]
 
     @cached_property
     def _contexts(self) -> list[re.Pattern[str] | None]:
-        return [re.compile(p.context, re.IGNORECASE) if p.context else None for p in self._patterns]
+        flags = re.IGNORECASE | re.ASCII
+        return [re.compile(p.context, flags) if p.context else None for p in self._patterns]
+
+
+def _hyperscan() -> Any:
+    """Return the engine's module, or `None` where the platform has none."""
+    with _loading:
+        return _hyperscan_loaded()
+
+
+@cache
+def _hyperscan_loaded() -> Any:
+    try:
+        import hyperscan  # noqa: PLC0415  # loads a shared library
+    except ImportError as error:
+        _log.debug("guard.patterns_ungated", error=str(error))
+        return None
+    return hyperscan
 
 
 def redact(text: str, *, detectors: Iterable[PatternDetector]) -> str:
@@ -185,11 +230,13 @@ def redact(text: str, *, detectors: Iterable[PatternDetector]) -> str:
     return "".join([*out, text[done:]])
 
 
-def _without_overlaps(findings: list[Finding]) -> list[Finding]:
-    """Return the findings by position, of overlapping ones the longest only."""
-    order = sorted(findings, key=lambda f: (f.start - f.end, -f.evidence, f.start, f.label))
+def _outermost(findings: list[Finding]) -> list[Finding]:
+    """Return the findings by position without those inside one of at least their evidence."""
     kept: list[Finding] = []
-    for finding in order:
-        if all(finding.end <= k.start or k.end <= finding.start for k in kept):
+    reaching: list[Finding] = []
+    for finding in sorted(findings, key=lambda f: (f.start, -f.end, -f.evidence)):
+        reaching = [k for k in reaching if k.end > finding.start]
+        if not any(k.end >= finding.end and k.evidence >= finding.evidence for k in reaching):
             kept.append(finding)
-    return sorted(kept, key=lambda f: f.start)
+            reaching.append(finding)
+    return kept

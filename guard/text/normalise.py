@@ -38,7 +38,9 @@ _UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
 """What does not encode to UTF-8 or breaks tools on the way; becomes U+FFFD."""
 
 _OTHER: Final = re.compile(r"[^\x00-\x7f]+")
-_WORD: Final = re.compile(r"[^\W\d_]+")
+_WORD: Final = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f])*")
+"""Letters, with the marks that may compose with an ASCII letter: all in one block."""
+
 _ASCII_LETTER: Final = re.compile(r"[A-Za-z]")
 
 # Starters that compose with the character before them (Unicode's composition pairs).
@@ -70,11 +72,16 @@ _SPACED: Final = re.compile(
     r"(?<![\w.])[A-Za-z0-9@$!](?P<sep>[ .\-_*|/])(?:[A-Za-z0-9@$!](?P=sep)){2,62}[A-Za-z0-9@$!]"
     r"(?![\w@$])"
 )
+_CLUSTER_LIMIT: Final = 32
+"""Characters of one cluster that count; to order more marks takes time that grows quadratically.
+
+Unicode's stream-safe text format allows 30 marks (Unicode Standard Annex #15)."""
+
 _LEET_MINIMUM: Final = 4
 _AMBIGUOUS_LIMIT: Final = 4
 _WORD_MAXIMUM: Final = 12
 _SHORT_WORDS: Final = frozenset(
-    "a i an as at be by do go he hi if in is it me my no of ok on or so to up us we".split()
+    "a i an as at be by do go he hi if in is it me my no of ok on or so to up us we".split()  # noqa: SIM905  # reads best
 )
 
 
@@ -176,11 +183,8 @@ def normalise(text: str, *, deobfuscate: bool = False) -> Normalised:
 def _base(draft: _Draft) -> _Draft:
     draft = draft.replaced([(*m.span(), "\ufffd", None) for m in _UNWRITABLE.finditer(draft.text)])
     draft = _composed(_shown(draft))
-    while edits := _look_alikes(draft.text):
-        # A look-alike that became a letter may compose with the mark behind it, which may
-        # join two words into one of mixed script. Each round leaves fewer look-alikes.
-        draft = _composed(draft.replaced(edits))
-    return draft
+    # A look-alike that became a letter may compose with the mark behind it.
+    return _composed(draft.replaced(_look_alikes(draft.text)))
 
 
 def _shown(draft: _Draft) -> _Draft:
@@ -189,7 +193,10 @@ def _shown(draft: _Draft) -> _Draft:
 
 
 def _composed(draft: _Draft) -> _Draft:
-    """Bring the draft to NFKC, cluster by cluster, so that every span stays known."""
+    """Bring the draft to NFKC, cluster by cluster, so that every span stays known.
+
+    What is beyond the limit of a cluster that is not in that form yet is left out.
+    """
     if unicodedata.is_normalized("NFKC", draft.text):
         return draft
     edits: list[tuple[int, int, str, list[int] | None]] = []
@@ -201,9 +208,9 @@ def _composed(draft: _Draft) -> _Draft:
             stop = start + 1
             while stop < end and _continues(draft.text[stop]):
                 stop += 1
-            cluster = draft.text[start:stop]
-            new = unicodedata.normalize("NFKC", cluster)
-            if new != cluster:
+            limit = min(stop, start + _CLUSTER_LIMIT)
+            new = unicodedata.normalize("NFKC", draft.text[start:limit])
+            if new != draft.text[start:stop]:
                 edits.append((start, stop, new, None))
             start = stop
     return draft.replaced(edits)

@@ -6,7 +6,8 @@ arrived, so that a stream and a whole text are cut alike (chunking invariance).
 
 A unit never ends inside a run without white space, unless the run is longer than
 `RUN_LIMIT`, nor inside a PEM block, unless the block is longer than `BLOCK_LIMIT`:
-credentials are such runs and blocks, and half a key is not recognised as one.
+credentials are such runs and blocks, and half a key is not recognised as one. Behind a PEM
+block that it would have cut, a unit ends whatever follows.
 
 This module does not know what any of the text means or what is done with it.
 """

@@ -1,0 +1,638 @@
+"""Credentials: every format is found in any dress, and what only looks like one is not.
+
+All keys are made up here, while the tests run, so that no scanner takes this file for a leak.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import string
+from random import Random
+from typing import Final
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from guard.categories import CATEGORIES
+from guard.detectors.secrets import assigned, entropy, is_jwt, real, secret_detector
+
+DETECTOR = secret_detector()
+
+Shape = tuple[str | tuple[str, int], ...]
+"""Literal parts, and `(alphabet, count)` for parts that are drawn."""
+
+DIGIT: Final = string.digits
+HEX: Final = "0123456789abcdef"
+CAPITAL: Final = string.ascii_uppercase + DIGIT
+ALNUM: Final = string.ascii_letters + DIGIT
+B64: Final = ALNUM + "+/"
+B64URL: Final = ALNUM + "_-"
+
+SHAPES: Final[dict[str, Shape]] = {
+    "aws_access_key": ("AKIA", (string.ascii_uppercase + "234567", 16)),
+    "github_token": ("ghp_", (ALNUM, 36)),
+    "github_fine_grained_token": ("github_pat_", (ALNUM, 60)),
+    "gitlab_token": ("glpat-", (B64URL, 19), (ALNUM, 1)),
+    "slack_token": ("xoxb-", (DIGIT, 4), "-", (ALNUM, 5)),
+    "slack_app_token": ("xapp-1-", (CAPITAL, 5), "-", (DIGIT, 5), "-", (HEX, 20)),
+    "slack_webhook": ("https://hooks.slack.com/services/", (CAPITAL, 9), "/", (ALNUM, 10)),
+    "discord_webhook": ("https://discord.com/api/webhooks/", (DIGIT, 18), "/", (B64URL, 50)),
+    "discord_token": ("M", (ALNUM, 23), ".", (B64URL, 6), ".", (B64URL, 26), (ALNUM, 1)),
+    "stripe_key": ("sk_live_", (ALNUM, 16)),
+    "stripe_webhook_secret": ("whsec_", (B64, 24)),
+    "google_api_key": ("AIza", (B64URL, 34), (ALNUM, 1)),
+    "google_oauth_secret": ("GOCSPX-", (B64URL, 27), (ALNUM, 1)),
+    "google_oauth_token": ("ya29.", (B64URL, 19), (ALNUM, 1)),
+    "anthropic_key": ("sk-ant-", (B64URL, 23), (ALNUM, 1)),
+    "openai_key": ("sk-proj-", (B64URL, 31), (ALNUM, 1)),
+    "openrouter_key": ("sk-or-v1-", (HEX, 64)),
+    "groq_key": ("gsk_", (ALNUM, 40)),
+    "huggingface_token": ("hf_", (ALNUM, 30)),
+    "replicate_token": ("r8_", (ALNUM, 37)),
+    "perplexity_key": ("pplx-", (ALNUM, 40)),
+    "sendgrid_key": ("SG.", (B64URL, 16), ".", (B64URL, 31), (ALNUM, 1)),
+    "twilio_key": ("SK", (HEX, 32)),
+    "mailgun_key": ("key-", (HEX, 32)),
+    "mailchimp_key": ((HEX, 32), "-us", (DIGIT, 1)),
+    "npm_token": ("npm_", (ALNUM, 36)),
+    "pypi_token": ("pypi-AgE", (B64URL, 49), (ALNUM, 1)),
+    "rubygems_key": ("rubygems_", (HEX, 48)),
+    "docker_token": ("dckr_pat_", (B64URL, 19), (ALNUM, 1)),
+    "digitalocean_token": ("dop_v1_", (HEX, 64)),
+    "shopify_token": ("shpat_", (HEX, 32)),
+    "square_token": ("sq0atp-", (B64URL, 21), (ALNUM, 1)),
+    "telegram_bot_token": ((DIGIT, 9), ":AA", (B64URL, 32), (ALNUM, 1)),
+    "databricks_token": ("dapi", (HEX, 32)),
+    "vault_token": ("hvs.", (B64URL, 23), (ALNUM, 1)),
+    "terraform_token": ((ALNUM, 14), ".atlasv1.", (B64URL, 59), (ALNUM, 1)),
+    "linear_key": ("lin_api_", (ALNUM, 40)),
+    "notion_token": ("ntn_", (ALNUM, 46)),
+    "figma_token": ("figd_", (B64URL, 39), (ALNUM, 1)),
+    "postman_key": ("PMAK-", (HEX, 24), "-", (HEX, 34)),
+    "new_relic_key": ("NRAK-", (CAPITAL, 27)),
+    "grafana_token": ("glsa_", (ALNUM, 32), "_", (HEX, 8)),
+    "grafana_cloud_token": ("glc_", (B64, 32)),
+    "doppler_token": ("dp.pt.", (ALNUM, 40)),
+    "sentry_token": ("sntrys_", (B64, 40)),
+    "planetscale_token": ("pscale_tkn_", (B64URL, 31), (ALNUM, 1)),
+    "supabase_key": ("sbp_", (HEX, 40)),
+    "atlassian_token": ("ATATT3", (B64URL, 59), (ALNUM, 1)),
+    "airtable_token": ("pat", (ALNUM, 14), ".", (HEX, 64)),
+    "dropbox_token": ("sl.", (B64URL, 99), (ALNUM, 1)),
+    "age_secret_key": ("AGE-SECRET-KEY-1", (CAPITAL, 58)),
+    "azure_storage_key": ("AccountKey=", (B64, 86), "=="),
+    "azure_sas": ("sig=", (B64, 43), "="),
+    "azure_client_secret": ((ALNUM, 3), "8Q~", (ALNUM, 31)),
+}
+"""The shortest key of each format that stands by itself."""
+
+OTHER_SHAPES: Final[dict[str, tuple[Shape, ...]]] = {
+    "aws_access_key": (("ASIA", (string.ascii_uppercase + "234567", 16)),),
+    "github_token": (("gho_", (ALNUM, 36)), ("ghs_", (ALNUM, 251))),
+    "openai_key": (("sk-", (ALNUM, 48)), ("sk-svcacct-", (B64URL, 120), (ALNUM, 1))),
+    "anthropic_key": (("sk-ant-api03-", (B64URL, 93), "AA"),),
+    "discord_webhook": (("https://discordapp.com/api/webhooks/", (DIGIT, 19), "/", (B64URL, 68)),),
+    "stripe_key": (("rk_test_", (ALNUM, 99)),),
+    "square_token": (("EAAA", (B64URL, 60)),),
+    "mailchimp_key": (((HEX, 32), "-us21"),),
+    "notion_token": (("secret_", (ALNUM, 43)),),
+    "databricks_token": (("dapi", (HEX, 32), "-2"),),
+    "supabase_key": (("sb_secret_", (B64URL, 22), "_", (ALNUM, 8)),),
+    "azure_sas": (("sig=", (ALNUM, 43), "%3D"),),
+    "dropbox_token": (("sl.u.", (B64URL, 1100), (ALNUM, 1)),),
+}
+"""Other forms of some formats."""
+
+
+def make(shape: Shape, seed: object) -> str:
+    """Return a key of a shape; the same one for the same seed."""
+    random = Random(repr(seed))
+    return "".join(
+        p if isinstance(p, str) else "".join(random.choices(p[0], k=p[1])) for p in shape
+    )
+
+
+def filled(shape: Shape) -> str:
+    """Return a key of a shape that is filled with one character, as placeholders are."""
+    return "".join(
+        part if isinstance(part, str) else ("x" if "x" in part[0] else part[0][0]) * part[1]
+        for part in shape
+    )
+
+
+def password(seed: object, length: int = 14) -> str:
+    """Return a made-up password of letters and digits."""
+    return "k7" + make(((ALNUM, length - 2),), seed)
+
+
+def found(text: str) -> list[tuple[str, str]]:
+    """Return labels and spans' texts of what is found in `text`."""
+    return [(f.label, text[f.start : f.end]) for f in DETECTOR.find(text)]
+
+
+def labels(text: str) -> set[str]:
+    """Return the labels of what is found in `text`."""
+    return {f.label for f in DETECTOR.find(text)}
+
+
+AWS_SECRET: Final = make(((B64, 40),), "aws")
+PASSWORD: Final = password("the password")
+
+
+def part(value: object) -> str:
+    """Return a token's part: JSON in base64 without padding."""
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def token(header: object, payload: object) -> str:
+    """Return a signed token; the signature is made up."""
+    return f"{part(header)}.{part(payload)}.{make(((B64URL, 43),), 'signature')}"
+
+
+JWT: Final = token({"alg": "HS256", "typ": "JWT"}, {"sub": "mill-7", "iat": 1700000000})
+
+BODY: Final = "\n".join(make(((B64, 64),), n) for n in range(4))
+
+
+def pem(kind: str = "", body: str = BODY) -> str:
+    """Return a private key in its armour."""
+    return f"-----BEGIN {kind}PRIVATE KEY-----\n{body}\n-----END {kind}PRIVATE KEY-----"
+
+
+IN_CONTEXT: Final[dict[str, tuple[str, str, str]]] = {
+    "aws_secret_key": ("aws_secret_access_key = ", AWS_SECRET, "\n"),
+    "private_key": ("Here it is: ", pem("RSA "), "\nKeep it safe."),
+    "jwt": ("The token is ", JWT, " for now."),
+    "connection_string": ("postgres://app:", PASSWORD, "@db.mill:5432/main"),
+    "bearer_token": ("Authorization: Bearer ", make(((ALNUM, 24),), "bearer"), '"'),
+    "assigned_secret": ("password = '", PASSWORD, "'"),
+}
+"""What needs other text around it: before, the secret, after."""
+
+SAMPLES: Final = [
+    *((name, make(shape, name)) for name, shape in SHAPES.items()),
+    *((name, make(s, (name, s))) for name, shapes in OTHER_SHAPES.items() for s in shapes),
+]
+
+
+def test_the_tables_cover_the_pack() -> None:
+    """Every pattern of the pack has a sample here, and every sample a pattern."""
+    assert {p.name for p in DETECTOR._patterns} == SHAPES.keys() | IN_CONTEXT.keys()
+    assert OTHER_SHAPES.keys() <= SHAPES.keys()
+
+
+def test_the_category_is_one_of_the_taxonomy() -> None:
+    """The pack declares the one category that it finds, and all evidence speaks for it."""
+    assert DETECTOR.categories == ("secret_leak",)
+    assert set(DETECTOR.categories) <= set(CATEGORIES)
+    assert all(p.evidence > 0 for p in DETECTOR._patterns)
+
+
+class TestFormats:
+    """Keys with a fixed shape."""
+
+    @pytest.mark.parametrize(("name", "key"), SAMPLES)
+    def test_is_found_alone(self, name: str, key: str) -> None:
+        """The key alone is one finding with its name and the whole key as its span."""
+        assert found(key) == [(name, key)]
+
+    @pytest.mark.parametrize(
+        "dress",
+        [
+            '"{}"',
+            "`{}`",
+            "**{}**",
+            '{{\\"k\\": \\"{}\\"}}',
+            "k={}\n",
+            "({})",
+            "<{}>",
+            "|{}|",
+            "a\n{},b",
+            "see {}; then",
+        ],
+    )
+    def test_is_found_in_any_dress(self, dress: str) -> None:
+        """Quotes, escaped ones, Markdown, brackets and lines around a key change nothing."""
+        assert [(n, k) for n, k in SAMPLES if (n, k) not in found(dress.format(k))] == []
+
+    def test_is_found_at_the_end_of_a_sentence(self) -> None:
+        """A full stop behind a key hides nothing, though it may count as the key's."""
+        for name, key in SAMPLES:
+            spans = [span for label, span in found(f"It is {key}. Keep it.") if label == name]
+            assert spans in ([key], [f"{key}."])
+
+    @pytest.mark.parametrize("hidden", ["\u200b", "\u00ad", "\u2060", "\U000e0041", "\ufe0f"])
+    def test_is_found_with_invisible_characters_inside(self, hidden: str) -> None:
+        """A key that is split by characters that do not show is found, those included."""
+        for name, key in SAMPLES:
+            third = len(key) // 3
+            split = hidden.join([key[:third], key[third : 2 * third], key[2 * third :]])
+            assert found(f"It is {split} now") == [(name, split)]
+
+    def test_is_found_in_full_width_characters(self) -> None:
+        """A key in full-width characters is found at its place."""
+        for name, key in SAMPLES:
+            wide = "".join(chr(ord(c) + 0xFEE0) for c in key)
+            assert found(f"=> {wide} <=") == [(name, wide)]
+
+    @pytest.mark.parametrize(("name", "shape"), SHAPES.items())
+    def test_what_is_no_key(self, name: str, shape: Shape) -> None:
+        """Too short a key, one inside a longer word, and a placeholder in its shape are none."""
+        key = make(shape, name)
+        assert name not in labels(key[:-1])
+        assert name not in labels(f"Z{key}")
+        assert name not in labels(f"Use {filled(shape)} here")
+
+    @pytest.mark.parametrize("word", ["EXAMPLE", "yourkey", "xxxxxxx"])
+    def test_key_that_says_it_is_none(self, word: str) -> None:
+        """A provider's own example, or any other that says so, is none."""
+        texts = [(name, f"Use {key[: -len(word)]}{word} here") for name, key in SAMPLES]
+        assert [(name, text) for name, text in texts if name in labels(text)] == []
+
+    @given(st.sampled_from(sorted(SHAPES)), st.integers(), st.text(max_size=20))
+    def test_any_key_of_the_shape_is_found(self, name: str, seed: int, before: str) -> None:
+        """Whatever characters a key has and whatever stands before it, it is found."""
+        key = make(SHAPES[name], seed)
+        assume(real(key))
+        assert (name, key) in found(f"{before}\n{key}\n")
+
+
+class TestInContext:
+    """Secrets that need other text around them."""
+
+    @pytest.mark.parametrize(("name", "parts"), IN_CONTEXT.items())
+    def test_is_found(self, name: str, parts: tuple[str, str, str]) -> None:
+        """The secret is one finding; its span leaves out what stands around it."""
+        assert found("".join(parts)) == [(name, parts[1])]
+
+    @pytest.mark.parametrize(("name", "parts"), IN_CONTEXT.items())
+    @pytest.mark.parametrize("hidden", ["\u200b", "\u00ad"])
+    def test_is_found_with_invisible_characters_inside(
+        self, name: str, parts: tuple[str, str, str], hidden: str
+    ) -> None:
+        """A secret that is split by characters that do not show is found, those included."""
+        before, secret, after = parts
+        split = f"{secret[:9]}{hidden}{secret[9:]}"
+        assert found(f"{before}{split}{after}") == [(name, split)]
+
+
+class TestNoSecret:
+    """What looks like a credential and is none."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "commit 8f3c1d9a0b7e6f5241c3d2e1f0a9b8c7d6e5f4a3",
+            "aws/sdk at 8f3c1d9a0b7e6f5241c3d2e1f0a9b8c7d6e5f4a3",
+            "sha256:5b1f0c7de92a4b3866f1d0c9a8e7b6453423120f0e1d2c3b4a59687766554433",
+            "id 3f2b8c1e-7a4d-4e0f-9b6a-1c2d3e4f5a6b",
+            "integrity=sha384-q0w9e8r7t6y5u4i3o2p1a0s9d8f7g6h5j4k3l2z1x0c9v8b7n6m5Q4W3E2R1T0Y",
+            "https://files.mill/a/8f3c1d9a0b7e6f5241c3d2e1f0a9b8c7d6e5f4a3.tar.gz",
+            "sk-learn, sk-i-need-a-short-break-from-all-of-this-work",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8k2Lq0mZ",
+            "ghp_tooshort1 and AKIA alone",
+        ],
+    )
+    def test_identifiers(self, text: str) -> None:
+        """Hashes, UUIDs, public keys and words with a key's prefix are none."""
+        assert found(text) == []
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "your-api-key-1",
+            "YOUR_API_KEY_1",
+            "<your key 1>",
+            "<API_KEY_1>",
+            "${API_KEY_1}",
+            "$(pass show key1)",
+            "$API_KEY_1",
+            "{{ api_key_1 }}",
+            "{api_key_1}",
+            "%API_KEY_1%",
+            "xxxxxxxxxx12",
+            "****ab12****",
+            "********abcd1234",
+            "ab12...yz89",
+            "changeme12345",
+            "placeholder-77",
+            "example-key-12",
+            "test_key_12345",
+            "0123456789abcdef",
+            "abcdefgh12345",
+            "[REDACTED-12]",
+            "insert-key-2-here",
+            "aaaaaaaaaaaa1",
+            "password123",
+            "my_secret_key_1",
+            "account2-access-token",
+            "admin:password1",
+        ],
+    )
+    def test_placeholders(self, value: str) -> None:
+        """What only holds a secret's place, or says what it is, is none."""
+        for dress in ("api_key = {}", 'api_key: "{}"', "The API key is `{}`."):
+            assert found(dress.format(value)) == []
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "api_key = os.environ['API_KEY_1']",
+            "api_key = os.getenv('API_KEY_1')",
+            "const token = process.env.API_TOKEN_1;",
+            "password = config['db2_password']",
+            "password := cfg.db2.password",
+            "token = self.settings.oauth2_token",
+            "token = load_token2('main')",
+            "token = tokens[index2]",
+            "secret = Secret<string2>()",
+            "password: String = form2.password",
+            "secret: arn:aws:secretsmanager:eu-west-1:1122:secret:mill/db2",
+            "token: 0x8f3c1d9a0b7e6f5241c3d2e1f0a9b8c7d6e5f4a3",
+            "private_key: file:///etc/mill/key2.pem",
+            "token_url = https://login.mill/oauth2/token",
+            "password must have 8 characters and 1 digit",
+            "The token is valid for 3600s.",
+            "max_tokens=128000, pad_token_id=50256",
+            '"token_type": "bearer2", "expires_in": 3600',
+        ],
+    )
+    def test_references_and_prose(self, text: str) -> None:
+        """Names, calls, addresses and sentences about secrets are none."""
+        assert found(text) == []
+
+    def test_providers_own_examples(self) -> None:
+        """The keys that a provider's documentation prints are none."""
+        key, secret = "AKIAIOSFODNN7" + "EXAMPLE", "wJalrXUtnFEMI/K7MDENG/" + "bPxRfiCYEXAMPLEKEY"
+        assert found(f"aws_access_key_id = {key}\naws_secret_access_key = {secret}") == []
+
+
+class TestAwsSecret:
+    """Forty characters of base64 behind the letters AWS."""
+
+    @pytest.mark.parametrize(
+        "before", ["AWS_SECRET_ACCESS_KEY=", "aws secret: ", '"awsSecretKey": "', "AWS: "]
+    )
+    def test_any_spelling_will_do(self, before: str) -> None:
+        """The letters count in either case, with whatever name follows."""
+        assert found(f"{before}{AWS_SECRET} ") == [("aws_secret_key", AWS_SECRET)]
+
+    def test_without_the_letters_nothing_is_found(self) -> None:
+        """Forty such characters alone may be anything."""
+        assert found(f"digest {AWS_SECRET} ") == []
+
+    def test_another_length_is_none(self) -> None:
+        """Thirty-nine or forty-one characters are none."""
+        assert found(f"aws {AWS_SECRET[:-1]} ") == []
+        assert found(f"aws {AWS_SECRET}A ") == []
+
+
+class TestPrivateKey:
+    """Armoured private keys."""
+
+    @pytest.mark.parametrize("kind", ["", "RSA ", "EC ", "DSA ", "OPENSSH ", "ENCRYPTED "])
+    def test_every_kind_is_found_whole(self, kind: str) -> None:
+        """The span is the key from its first line to its last."""
+        key = pem(kind)
+        assert found(f"Here:\n\n{key}\n\nDone.") == [("private_key", key)]
+
+    def test_pgp_block(self) -> None:
+        """A PGP private key block with its headers is found whole."""
+        key = (
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: Mill 1.2\nComment: made up\n\n"
+            f"{BODY}\n=ab1C\n-----END PGP PRIVATE KEY BLOCK-----"
+        )
+        assert found(key) == [("private_key", key)]
+
+    @pytest.mark.parametrize(
+        "gap", ["\r\n", "\\n", "\\\\n", "\n> ", '\\n"\n  + "', "\n    ", "\n\n", '",\n"', "\n| "]
+    )
+    def test_any_line_end_will_do(self, gap: str) -> None:
+        """Line ends may be escaped, quoted, cited or indented, as in JSON, code and tables."""
+        key = pem().replace("\n", gap)
+        assert found(f"k = {key}") == [("private_key", key)]
+
+    def test_a_cut_key_is_found(self) -> None:
+        """A key whose end is missing is one all the same."""
+        cut = pem()[:150]
+        assert found(cut) == [("private_key", cut)]
+
+    def test_two_keys_are_two_findings(self) -> None:
+        """Each key has a finding of its own."""
+        assert [label for label, _ in found(f"{pem()}\n\n{pem('EC ')}")] == ["private_key"] * 2
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "A key begins with -----BEGIN PRIVATE KEY----- and ends -----END PRIVATE KEY-----.",
+            "Look for the line `-----BEGIN RSA PRIVATE KEY-----` in the file.",
+            "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----\n<your key here>\n-----END PRIVATE KEY-----",
+            f"-----BEGIN PUBLIC KEY-----\n{BODY}\n-----END PUBLIC KEY-----",
+            f"-----BEGIN CERTIFICATE-----\n{BODY}\n-----END CERTIFICATE-----",
+        ],
+    )
+    def test_no_key_without_a_body(self, text: str) -> None:
+        """Talk about keys, placeholders, public keys and certificates are none."""
+        assert found(text) == []
+
+
+class TestJwt:
+    """Signed tokens."""
+
+    @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES512", "none"])
+    def test_every_algorithm_is_found(self, algorithm: str) -> None:
+        """A header that names an algorithm makes a token."""
+        jwt = token({"alg": algorithm}, {"sub": "mill", "admin": False})
+        assert found(f'"{jwt}"') == [("jwt", jwt)]
+
+    @pytest.mark.parametrize("header", [{"typ": "JWT", "kid": "k1"}, {"a": {"alg": 1}, "b": 2}])
+    def test_no_token_without_an_algorithm(self, header: object) -> None:
+        """Other JSON in base64 is no token."""
+        assert found(token(header, {"sub": "mill", "n": 1})) == []
+
+    def test_the_specimen_is_none(self) -> None:
+        """The token that every introduction prints is none."""
+        assert found(token({"alg": "HS256"}, {"sub": "1234567890", "name": "J"})) == []
+
+    @given(st.one_of(st.text(), st.binary().map(lambda b: base64.urlsafe_b64encode(b).decode())))
+    def test_no_header_breaks_the_check(self, header: str) -> None:
+        """Whatever a header decodes to, the check answers."""
+        assert is_jwt(f"{header}.{header}.x") in (True, False)
+
+    def test_hostile_nesting_is_no_token(self) -> None:
+        """A header nested a hundred thousand deep is refused and crashes nothing."""
+        deep = base64.urlsafe_b64encode(b"[" * 100_000).decode()
+        assert is_jwt(f"{deep}.{deep}.x") is False
+
+
+class TestConnectionString:
+    """Passwords in addresses."""
+
+    @pytest.mark.parametrize(
+        "before",
+        [
+            "postgresql://app:",
+            "postgresql+asyncpg://app:",
+            "mysql://root:",
+            "mongodb+srv://app:",
+            "redis://:",
+            "amqps://app:",
+            "https://deploy:",
+            "jdbc:sqlserver://sa:",
+        ],
+    )
+    def test_every_scheme_is_found(self, before: str) -> None:
+        """Whatever the scheme, the password is the span."""
+        assert found(f"{before}{PASSWORD}@db.mill/x") == [("connection_string", PASSWORD)]
+
+    @pytest.mark.parametrize("secret", ["Zk9@hd+K2", "pq%40Zk9%21hd", "a:Zk9:hd", "Zk9*hd$K2!"])
+    def test_odd_characters_are_part_of_it(self, secret: str) -> None:
+        """Of several `@` the last one ends the password; colons and escapes belong to it."""
+        assert found(f"ftp://app:{secret}@files.mill") == [("connection_string", secret)]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "postgres://user:password@localhost/db",
+            "postgres://postgres:postgres@localhost/db",
+            "oracle://scott:tiger@host/db",
+            "mysql://root:my_password1@localhost/db",
+            "postgres://app:${DB_PASS}@db/main",
+            "postgres://app:$DB_PASS@db/main",
+            "postgres://app:{password}@db/main",
+            "postgres://app:<password>@db/main",
+            "postgres://app:%DB_PASS%@db/main",
+            "postgres://app:***@db/main",
+            "postgres://app@db/main",
+            "http://localhost:8080/a@b",
+            "https://mill.dev:443?mail=a@b.c",
+            "http://[::1]:8080/@x",
+        ],
+    )
+    def test_no_password(self, text: str) -> None:
+        """Placeholders, public defaults, ports and addresses without a password are none."""
+        assert "connection_string" not in labels(text)
+
+
+class TestBearer:
+    """Tokens in an authorisation header."""
+
+    TOKEN = make(((ALNUM, 20),), "a bearer")
+
+    @pytest.mark.parametrize(
+        "before",
+        [
+            "Authorization: Bearer ",
+            "authorization: bearer ",
+            "Authorization: Basic ",
+            "'Authorization': 'token ",
+            '"Authorization": "Bearer ',
+            "Authorization = Bearer  ",
+        ],
+    )
+    def test_every_spelling_is_found(self, before: str) -> None:
+        """Case, quotes and the scheme do not matter; the token is the span."""
+        assert found(f"{before}{self.TOKEN} ") == [("bearer_token", self.TOKEN)]
+
+    @pytest.mark.parametrize(
+        "value",
+        ["<token>", "$ACCESS_TOKEN", "${ACCESS_TOKEN}", "{token}", "YOUR_ACCESS_TOKEN_1", "x" * 20],
+    )
+    def test_no_placeholder(self, value: str) -> None:
+        """What stands for a token is none."""
+        assert found(f"Authorization: Bearer {value}") == []
+
+
+class TestAssigned:
+    """A secret's name and its value."""
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "api_key",
+            "API-Key",
+            "apikey",
+            "API key",
+            "client_secret",
+            "secret_key",
+            "Secret Key",
+            "SECRET",
+            "access_token",
+            "refreshToken",
+            "private_key",
+            "DB_PASSWORD",
+            "passwd",
+            "pwd",
+            "passphrase",
+            "credentials",
+            "access key",
+        ],
+    )
+    def test_every_name_and_sign_is_found(self, name: str) -> None:
+        """Whatever a secret is called and however it is assigned, the value is the span."""
+        for sign in ("=", " = ", ": ", ":=", " => ", " is "):
+            assert found(f"{name}{sign}{PASSWORD}\n") == [("assigned_secret", PASSWORD)]
+
+    @pytest.mark.parametrize(
+        "dress",
+        [
+            'password: "{}"',
+            "password: '{}'",
+            "password: `{}`",
+            "**password:** {}",
+            "**password**: `{}`",
+            "*password* = *{}*",
+            "- **Password:** **{}**",
+            "`password` is `{}`",
+            '"password": "{}",',
+            '{{\\"password\\": \\"{}\\"}}',
+            '{{\\\\\\"password\\\\\\": \\\\\\"{}\\\\\\"}}',
+            "password={};Server=db",
+            "(password: {})",
+            "password:\n{}",
+        ],
+    )
+    def test_is_found_in_any_dress(self, dress: str) -> None:
+        """Markdown, quotes and escaped quotes are not part of the value and hide nothing."""
+        assert found(dress.format(PASSWORD)) == [("assigned_secret", PASSWORD)]
+
+    @pytest.mark.parametrize(
+        "value",
+        ["Zk9-hdK2-pq71", "maple-drum-0417", "hd8!kQ2#zW", "3f2b8c1e-7a4d-4e0f-9b6a-1c2d3e4f5a6b"],
+    )
+    def test_values(self, value: str) -> None:
+        """Passwords, pass phrases with a number and UUIDs are secrets where they are assigned."""
+        assert found(f"password = '{value}'") == [("assigned_secret", value)]
+
+    @pytest.mark.parametrize(
+        "value", ["letters", "onlyletters", "12345678901", "Zk9hd", "aa11aa11"]
+    )
+    def test_weak_values(self, value: str) -> None:
+        """Words, numbers, and what is short or monotonous may be anything."""
+        assert found(f"password = {value}") == []
+
+    @given(st.text(alphabet=ALNUM + "!#%&+-/=?@^_|~.:$*", max_size=40))
+    def test_the_check_agrees_with_the_pack(self, value: str) -> None:
+        """The pack finds no value that the check would reject."""
+        spans = [
+            span for label, span in found(f"password = '{value}'") if label == "assigned_secret"
+        ]
+        assert all(map(assigned, spans))
+
+
+class TestEntropy:
+    """Bits per character."""
+
+    def test_known_values(self) -> None:
+        """Nothing and one letter have none, two letters one bit, sixteen digits four bits."""
+        assert [entropy(text) for text in ("", "aaaa", "abab", HEX)] == [0, 0, 1, 4]
+
+    @given(st.text(min_size=1))
+    def test_bounds(self, text: str) -> None:
+        """It does not depend on the order, and many different letters make the most of it."""
+        assert math.isclose(entropy(text[::-1]), entropy(text), abs_tol=1e-9)
+        assert 0 <= entropy(text) <= math.log2(len(set(text))) + 1e-9

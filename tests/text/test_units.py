@@ -1,0 +1,366 @@
+"""Units: where text is cut, that the cut depends on the text alone, and what is never cut."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guard.text.units import (
+    BLOCK_LIMIT,
+    LOOKAHEAD,
+    RUN_LIMIT,
+    UNIT_MAXIMUM,
+    UNIT_MINIMUM,
+    seen_end,
+    sentences,
+    unit_end,
+    units,
+)
+
+MANY = settings(max_examples=max(300, settings().max_examples))
+"""At least 300 examples, in every profile."""
+
+WORDS: Final = "The mill stood still while the rain fell on the weir"
+SENTENCE: Final = f"{WORDS}. "
+LINE: Final = "abcdefghijklmnopqrstuvwxyz0123456789+/ABCDEFGHIJKLMNOPQRSTUVWXYZab"
+
+
+def pem(lines: int, kind: str = "PRIVATE KEY") -> str:
+    """Return a block of so many lines."""
+    body = "\n".join([LINE] * lines)
+    return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----"
+
+
+PIECES: Final = st.one_of(
+    st.sampled_from(
+        [
+            SENTENCE,
+            WORDS,
+            f"{WORDS} ",
+            " ",
+            "\n",
+            "\r\n",
+            "\n\n",
+            "\r",
+            ". ",
+            "?! ",
+            '." ',
+            ".",
+            "\u3002 ",
+            "x" * 150,
+            "x" * 600,
+            "y" * (RUN_LIMIT + 300),
+            " " * 300,
+            " " * (RUN_LIMIT + 300),
+            "\U0001f469\u200d\U0001f4bb ",
+            "e\u0301",
+            "\u0301",
+            "\x00",
+            "\ud800",
+            "-----BEGIN",
+            "-----BEGIN ",
+            "-----END PRIVATE KEY-----",
+            "-----END ",
+            "-----",
+            pem(2),
+            pem(9, "RSA PRIVATE KEY"),
+            pem(60),
+            pem(150),
+        ]
+    ),
+    st.text(st.characters(exclude_categories=()), max_size=30),
+    st.text("ab. \n", max_size=200),
+)
+TEXTS: Final = st.lists(PIECES, max_size=14).map("".join)
+"""Any text, and texts that are full of what matters for a cut."""
+
+
+def cut(text: str) -> list[str]:
+    """Return the units of a text."""
+    return [text[start:end] for start, end in units(text)]
+
+
+class TestUnits:
+    """A whole text."""
+
+    def test_nothing_has_no_units(self) -> None:
+        """The empty text has no unit."""
+        assert cut("") == []
+
+    @pytest.mark.parametrize("text", ["a", " ", "\n", "Hello. ", "\x00", SENTENCE * 2])
+    def test_short_text_is_one_unit(self, text: str) -> None:
+        """What is shorter than the smallest unit is one, whatever is in it."""
+        assert cut(text) == [text]
+
+    def test_ends_with_a_sentence(self) -> None:
+        """A unit takes whole sentences until it is large enough, white space included."""
+        assert cut(SENTENCE * 5) == [SENTENCE * 3, SENTENCE * 2]
+
+    @pytest.mark.parametrize(
+        "end", [". ", "! ", "? ", "\u2026 ", "\u3002 ", "\uff1f ", '." ', ".\u201d ", ".) ", ".** "]
+    )
+    def test_every_sentence_end_counts(self, end: str) -> None:
+        """Full stops and others end a sentence, in other scripts too, with quotes behind."""
+        first = f"{'w ' * 60}w{end}"
+        assert cut(f"{first}{'v ' * 60}") == [first, "v " * 60]
+
+    @pytest.mark.parametrize("end", ["\n", "\n\n", ".\r\n", ". \n \n"])
+    def test_a_line_end_counts(self, end: str) -> None:
+        """A line ends a sentence, with all white space that follows a full stop."""
+        first = f"{'w ' * 60}w{end}"
+        assert cut(f"{first}{'v ' * 60}") == [first, "v " * 60]
+
+    def test_lines_end_behind_both_their_characters(self) -> None:
+        """A carriage return and its line feed stay together."""
+        text = f"{WORDS}\r\n{WORDS}\r\n{WORDS}\r\n" * 20
+        assert all(unit.endswith("\r\n") for unit in cut(text))
+        assert not any(unit.startswith("\n") for unit in cut(text))
+
+    @pytest.mark.parametrize("text", ["3.14159 ", "mill.dev/a ", "e.g.x ", "a?b=c! "])
+    def test_a_dot_inside_a_word_does_not_count(self, text: str) -> None:
+        """Without white space behind it a full stop ends nothing."""
+        start = "w " * 60 + text.rstrip()
+        assert cut(f"{start} {'v ' * 40}. {SENTENCE}")[0].startswith(start)
+
+    def test_without_sentences_white_space_ends_it(self) -> None:
+        """At its maximum a unit ends with the word that it is in."""
+        text = "word " * 200
+        first = cut(text)[0]
+        assert first == "word " * (UNIT_MAXIMUM // 5 + 1)
+
+    def test_units_have_a_size(self) -> None:
+        """In ordinary text all units but the last are of the size that was promised."""
+        text = (SENTENCE * 3 + f"{WORDS}, {WORDS}, {WORDS}; " * 3) * 10
+        sizes = [len(unit) for unit in cut(text)]
+        assert all(UNIT_MINIMUM <= size <= UNIT_MAXIMUM + 10 for size in sizes[:-1])
+
+    @MANY
+    @given(TEXTS)
+    def test_units_have_no_gaps(self, text: str) -> None:
+        """Each unit begins where the one before it ended, none is empty, all make the text."""
+        assert "".join(cut(text)) == text
+        assert all(cut(text))
+
+    @MANY
+    @given(TEXTS)
+    def test_units_are_bounded(self, text: str) -> None:
+        """No text makes a unit larger than a block, and what may stand before it."""
+        longest = UNIT_MAXIMUM + 2 * RUN_LIMIT + BLOCK_LIMIT
+        assert all(len(unit) <= longest for unit in cut(text))
+
+    @MANY
+    @given(TEXTS, st.integers(0, 400))
+    def test_a_unit_does_not_depend_on_what_was_before(self, text: str, start: int) -> None:
+        """The unit at a place is the first unit of the text from that place on."""
+        start = min(start, len(text))
+        alone = unit_end(text[start:], 0, final=True)
+        assert alone is not None
+        assert unit_end(text, start, final=True) == start + alone
+
+
+class TestPrefix:
+    """Text that is still arriving."""
+
+    @MANY
+    @given(TEXTS, st.data())
+    def test_an_answer_is_final(self, text: str, data: st.DataObject) -> None:
+        """Where a unit of a prefix ends, it ends in the whole text."""
+        length = data.draw(st.integers(0, len(text)))
+        early = unit_end(text[:length], 0, final=False)
+        assert early in (None, unit_end(text, 0, final=True))
+        assert early in (None, unit_end(text, 0, final=False))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            f"{SENTENCE * 3}x",
+            f"{WORDS}. \r\n \n. \n{SENTENCE * 6}",
+            "b " * 190 + pem(3) + "\n\nc. " * 60,
+            f"{SENTENCE * 2}{pem(2)}{pem(2)}\n\n{SENTENCE * 2}",
+            f"{'d' * 380} {'e' * 90}   f{' ' * 50}g. h",
+            f"{'v ' * 60}v.{chr(34) * 40} {SENTENCE * 3}",
+        ],
+    )
+    def test_every_answer_is_final(self, text: str) -> None:
+        """Every prefix gives the whole text's answer, and at some length it does give one."""
+        answers = {unit_end(text[:n], 0, final=False) for n in range(len(text) + 1)}
+        assert answers == {None, unit_end(text, 0, final=True)}
+
+    @MANY
+    @given(TEXTS, st.data())
+    def test_what_was_seen_is_final(self, text: str, data: st.DataObject) -> None:
+        """How far detectors look behind a unit of a prefix, they look in the whole text."""
+        end = unit_end(text, 0, final=True)
+        assert end is not None
+        whole = seen_end(text, end, final=True)
+        length = data.draw(st.integers(0, len(text)))
+        if length >= end:
+            assert seen_end(text[:length], end, final=False) in (None, whole)
+
+    @MANY
+    @given(TEXTS)
+    def test_an_answer_comes_in_time(self, text: str) -> None:
+        """An unfinished text waits for no more than the longest unit and its look-ahead."""
+        long = text + "z" * (UNIT_MAXIMUM + 2 * RUN_LIMIT + BLOCK_LIMIT)
+        end = unit_end(long, 0, final=False)
+        assert end is not None
+        more = f"{long}{'z' * (LOOKAHEAD + RUN_LIMIT)}"
+        assert seen_end(more, end, final=False) is not None
+
+    def test_an_answer_needs_the_next_character(self) -> None:
+        """White space may go on, so that a unit's end shows with the character behind it."""
+        assert unit_end(SENTENCE * 3, 0, final=False) is None
+        assert unit_end(f"{SENTENCE * 3}x", 0, final=False) == len(SENTENCE * 3)
+        assert unit_end(SENTENCE * 3, 0, final=True) == len(SENTENCE * 3)
+
+    @given(TEXTS)
+    def test_pieces_make_the_same_units(self, text: str) -> None:
+        """Cut as it arrives, a text has the units that it has as a whole."""
+        found: list[str] = []
+        pending = ""
+        for at in range(0, len(text), 97):
+            pending += text[at : at + 97]
+            while (end := unit_end(pending, 0, final=False)) is not None:
+                found.append(pending[:end])
+                pending = pending[end:]
+        assert found + cut(pending) == cut(text)
+
+
+class TestNeverCut:
+    """Runs without white space, and armoured keys."""
+
+    @MANY
+    @given(TEXTS)
+    def test_runs_are_whole(self, text: str) -> None:
+        """A unit ends inside a run only if the run is very long or a block has just ended."""
+        for start, end in units(text):
+            if end == len(text) or text[end - 1].isspace() or text[end].isspace():
+                continue
+            before = re.search(r"\S*\Z", text[start:end])
+            after = re.match(r"\S*", text[end:])
+            assert before is not None
+            assert after is not None
+            long = len(before[0] + after[0]) >= RUN_LIMIT
+            block = text.find("-----BEGIN", start, end)
+            assert (
+                long
+                or (block >= 0 and text[start:end].endswith("-----"))
+                or (block >= 0 and end - block == BLOCK_LIMIT)
+            )
+
+    @pytest.mark.parametrize("before", [0, 1, 119, 120, 399, 400, 401, 1000])
+    def test_a_long_key_is_whole(self, before: int) -> None:
+        """A run just below the limit is in one unit, wherever a unit would have ended."""
+        run = "k" * (RUN_LIMIT - 1)
+        text = f"{'v ' * (before // 2)}{run} {SENTENCE * 9}"
+        assert any(run in unit for unit in cut(text))
+
+    def test_a_longer_run_is_cut(self) -> None:
+        """A run without end does not hold the text for ever."""
+        assert len(cut("k" * (3 * RUN_LIMIT))[0]) == UNIT_MAXIMUM + RUN_LIMIT
+
+    @pytest.mark.parametrize("before", [0, 1, 90, 115, 119, 120, 121, 395, 400, 401, 1000])
+    @pytest.mark.parametrize("lines", [1, 5, 27, 110])
+    def test_a_block_is_whole(self, before: int, lines: int) -> None:
+        """An armoured key is in one unit, wherever it stands and however long it is."""
+        key = pem(lines)
+        text = f"{'v ' * (before // 2)}\n{key}\n{SENTENCE * 9}"
+        assert any(key in unit for unit in cut(text))
+
+    @given(st.lists(st.one_of(st.integers(1, 60), st.just(SENTENCE)), min_size=1, max_size=12))
+    def test_several_blocks_are_whole(self, parts: list[int | str]) -> None:
+        """Of keys one after the other each is in one unit."""
+        keys = [pem(part) if isinstance(part, int) else part for part in parts]
+        text = "\n".join(keys)
+        for key in keys:
+            assert any(key in unit for unit in cut(text))
+
+    def test_an_endless_block_is_cut(self) -> None:
+        """A block that is never closed does not hold the text for ever."""
+        text = f"{SENTENCE}-----BEGIN PRIVATE KEY-----\n" + "ab cd.\n" * 4000
+        assert len(cut(text)[0]) == len(SENTENCE) + BLOCK_LIMIT
+        assert len(cut(text)) > 3
+
+    def test_a_cut_block_waits(self) -> None:
+        """No unit ends while a key is still arriving."""
+        text = f"{SENTENCE * 2}{pem(40)}\n{SENTENCE * 3}"
+        end = text.index("-----END")
+        for length in range(len(SENTENCE) * 2 + 11, end, 50):
+            assert unit_end(text[:length], 0, final=False) is None
+
+
+class TestSeen:
+    """What detectors see behind a unit."""
+
+    def test_some_characters_and_the_rest_of_the_word(self) -> None:
+        """The look-ahead ends with the run that it stops in."""
+        text = f"{'v ' * 47}{'k' * 500} {SENTENCE}"
+        assert seen_end(text, 0, final=False) == text.index("k") + 500
+
+    def test_the_end_of_the_text(self) -> None:
+        """Where the text ends sooner, all of it is seen, once it is complete."""
+        assert seen_end("abc", 1, final=False) is None
+        assert seen_end("abc", 1, final=True) == 3
+
+    @MANY
+    @given(TEXTS, st.integers(0, 1000))
+    def test_bounds(self, text: str, end: int) -> None:
+        """At least the look-ahead or all, at most the longest run more."""
+        end = min(end, len(text))
+        seen = seen_end(text, end, final=True)
+        assert seen is not None
+        assert min(len(text), end + LOOKAHEAD) <= seen <= end + LOOKAHEAD + RUN_LIMIT
+        assert seen <= len(text)
+
+
+class TestSentences:
+    """The sentences of a unit."""
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("", []),
+            ("One", ["One"]),
+            ("One. Two.", ["One. ", "Two."]),
+            ("One.  Two! \n", ["One.  ", "Two! \n"]),
+            ("One\nTwo\n\nThree", ["One\n", "Two\n\n", "Three"]),
+            ("One.\r\nTwo.\r\n", ["One.\r\n", "Two.\r\n"]),
+            ('He said "No." Then', ['He said "No." ', "Then"]),
+            ("**Bold.** Next", ["**Bold.** ", "Next"]),
+            ("v1.2 is out. Try", ["v1.2 is out. ", "Try"]),
+            ("\u597d\u3002 \u662f", ["\u597d\u3002 ", "\u662f"]),
+            ("\n\nOne", ["\n\n", "One"]),
+            (" ", [" "]),
+            ("Hi \U0001f600! e\u0301. x", ["Hi \U0001f600! ", "e\u0301. ", "x"]),
+        ],
+    )
+    def test_known_cuts(self, text: str, expected: list[str]) -> None:
+        """White space stays with the sentence before it."""
+        assert [text[a:b] for a, b in sentences(text)] == expected
+
+    @given(TEXTS)
+    def test_no_gaps(self, text: str) -> None:
+        """All sentences make the text, and none is empty."""
+        parts = [text[a:b] for a, b in sentences(text)]
+        assert "".join(parts) == text
+        assert all(parts)
+
+    @given(st.lists(st.sampled_from([SENTENCE, f"{WORDS}!\n", f"{WORDS}?\r\n"]), max_size=30))
+    def test_a_unit_ends_where_a_sentence_does(self, parts: list[str]) -> None:
+        """Text of short sentences is cut between sentences alone."""
+        text = "".join(parts)
+        ends = {end for _, end in sentences(text)}
+        assert {end for _, end in units(text)} <= ends
+
+
+def test_marks_stay_with_their_letters() -> None:
+    """Decomposed text and joined emoji are cut between words, not inside a character."""
+    text = unicodedata.normalize("NFD", "\u00fcber \u00e9t\u00e9 ") * 60
+    text += "\U0001f469\u200d\U0001f4bb\U0001f1e9\U0001f1ea " * 90
+    assert len(cut(text)) > 2
+    assert all(unit[-1] == " " and unicodedata.combining(unit[0]) == 0 for unit in cut(text))
