@@ -92,7 +92,13 @@ def log_odds(probability: float) -> float:
 
 
 def live_risk(evidence: float, prior: float) -> float:
-    """Return the live risk in [0, 1] from evidence (log likelihood ratio) and prior (0, 1)."""
+    """Return the live risk in [0, 1] from evidence (log likelihood ratio) and prior (0, 1).
+
+    Never overflows; infinite evidence gives 0 or 1, and evidence that is no number gives 1:
+    what nobody knows counts as the worst.
+    """
+    if math.isnan(evidence):
+        return 1.0
     odds = evidence + log_odds(prior)
     if odds >= 0:
         return 1.0 / (1.0 + math.exp(-odds))
@@ -101,9 +107,9 @@ def live_risk(evidence: float, prior: float) -> float:
 
 
 def strongest(findings: Iterable[Finding]) -> dict[str, float]:
-    """Return the highest evidence per category."""
+    """Return the highest evidence per category; what is no number counts as infinite."""
     best: dict[str, float] = {}
     for finding in findings:
-        if finding.evidence > best.get(finding.category, -math.inf):
-            best[finding.category] = finding.evidence
+        evidence = math.inf if math.isnan(finding.evidence) else finding.evidence
+        best[finding.category] = max(evidence, best.get(finding.category, -math.inf))
     return best

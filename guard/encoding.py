@@ -1,8 +1,9 @@
 """How a judged unit becomes token ids: one place for training and for the runtime.
 
 A response is encoded as a pair, `[CLS] prompt's tail [SEP] context + unit [SEP]`; a text
-on the prompt side (a user message, a tool result) alone, `[CLS] text [SEP]`. Whatever is
-longer than one window is judged in several windows and never truncated.
+on the prompt side (a user message, a tool result) alone, `[CLS] text [SEP]`. Which special
+tokens stand where is the tokenizer's own template. Whatever is longer than one window is
+judged in several windows and never truncated.
 
 This module does not know the model's weights, its categories or what a score means.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,6 +20,8 @@ import numpy as np
 from guard.text.normalise import normalise
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
@@ -35,6 +39,11 @@ TEXT_TOKENS: Final = 176
 STRIDE_TOKENS: Final = 128
 """How far apart the windows of a longer text begin; the last one is aligned to the end."""
 
+_FEWEST: Final = 8
+"""Text tokens below which a window is no use."""
+
+_PROBES: Final = ("a", "the", "0", ".")
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -49,27 +58,69 @@ class Encoded:
     types: NDArray[np.int64]
 
 
-class Encoder:
-    """Encodes passages with a WordPiece tokenizer; safe to share between threads."""
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How windows are cut, in tokens without special ones.
 
-    def __init__(self, tokenizer: Tokenizer, *, pair: bool = True) -> None:
+    Attributes:
+        prompt: of the prompt's end.
+        text: of context and unit in one window.
+        stride: how far apart the windows of a longer text begin.
+    """
+
+    prompt: int = PROMPT_TOKENS
+    text: int = TEXT_TOKENS
+    stride: int = STRIDE_TOKENS
+
+    def within(self, room: int) -> Sizes:
+        """Return the sizes for at most `room` text tokens; windows overlap in proportion."""
+        if self.text <= room:
+            return self
+        return Sizes(self.prompt, room, max(1, room * self.stride // self.text))
+
+
+class Encoder:
+    """Encodes passages; safe to share between threads."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        pair: bool = True,
+        sizes: Sizes | None = None,
+        limit: int | None = None,
+    ) -> None:
         """Switch the tokenizer's own truncation and padding off.
 
         Args:
-            tokenizer: a `tokenizers.Tokenizer` that knows `[CLS]` and `[SEP]` (or `<s>`, `</s>`).
+            tokenizer: a `tokenizers.Tokenizer`; its template says which special tokens
+                stand around a text and between a pair.
             pair: whether the model was trained on prompt and text as a pair; else the
                 prompt is left out.
+            sizes: how windows are cut; as the bundled model's by default.
+            limit: tokens that the model can read at once, special ones included; `None`
+                for any number.
+
+        Raises:
+            ValueError: the tokenizer gives no tokens, or a window would hold next to nothing.
         """
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        # `[SEP]` that stands in a text is that word and not the end of a window.
+        tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
-        self._pair = pair
-        self._first = _special(tokenizer, "[CLS]", "<s>")
-        self._last = _special(tokenizer, "[SEP]", "</s>")
+        self._alone = _template(tokenizer, pair=False)
+        self._paired = _template(tokenizer, pair=True) if pair else None
+        self._sizes = _fitting(sizes or Sizes(), self._paired or self._alone, limit)
         self._prompt_tail = lru_cache(maxsize=256)(self._tail)
 
+    @property
+    def sizes(self) -> Sizes:
+        """How windows are cut."""
+        return self._sizes
+
     def encode(self, prompt: str, text: str, side: Side = "response") -> list[Encoded]:
-        """Return the windows of `text`, at least one, each at most 227 tokens long.
+        """Return the windows of `text`, at least one.
 
         Args:
             prompt: the user's message; only its end is used, and only for responses.
@@ -77,36 +128,97 @@ class Encoder:
             side: which side of the exchange the text is on.
         """
         ids = self._ids(text)
-        head = [self._first]
-        if self._pair and side == "response":
-            head += [*self._prompt_tail(prompt[-PROMPT_CHARACTERS:]), self._last]
-        kind = 1 if self._pair and side == "response" else 0
-        return [self._window(head, ids[start:end], kind) for start, end in windows(len(ids))]
-
-    def _window(self, head: list[int], text: list[int], kind: int) -> Encoded:
-        ids = [*head, *text, self._last]
-        types = [0] * len(head) + [kind] * (len(text) + 1)
-        return Encoded(np.array(ids, np.int64), np.array(types, np.int64))
+        template = self._alone if side == "prompt" else self._paired or self._alone
+        paired = template is self._paired
+        tail = self._prompt_tail(prompt[-PROMPT_CHARACTERS:]) if paired else ()
+        spans = windows(len(ids), self._sizes)
+        return [template.window(tail, ids[start:end]) for start, end in spans]
 
     def _tail(self, prompt: str) -> tuple[int, ...]:
-        return tuple(self._ids(prompt)[-PROMPT_TOKENS:])
+        return tuple(self._ids(prompt)[-self._sizes.prompt :])
 
     def _ids(self, text: str) -> list[int]:
         plain = normalise(text, deobfuscate=True).text
         return self._tokenizer.encode(plain, add_special_tokens=False).ids
 
 
-def windows(length: int) -> list[tuple[int, int]]:
+def windows(length: int, sizes: Sizes | None = None) -> list[tuple[int, int]]:
     """Return `(start, end)` of the windows that cover `length` tokens without a gap."""
-    if length <= TEXT_TOKENS:
+    size = sizes or Sizes()
+    if length <= size.text:
         return [(0, length)]
-    starts = [*range(0, length - TEXT_TOKENS, STRIDE_TOKENS), length - TEXT_TOKENS]
-    return [(start, start + TEXT_TOKENS) for start in starts]
+    starts = [*range(0, length - size.text, size.stride), length - size.text]
+    return [(start, start + size.text) for start in starts]
 
 
-def _special(tokenizer: Tokenizer, *names: str) -> int:
-    """Return the id of the first special token that the tokenizer has."""
-    found = [i for name in names if (i := tokenizer.token_to_id(name)) is not None]
-    if not found:
-        raise ValueError(f"the tokenizer has none of the special tokens {names}")
-    return int(found[0])
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Special tokens that stand together, and the type of each."""
+
+    ids: tuple[int, ...] = ()
+    types: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """What a tokenizer puts around its texts.
+
+    Attributes:
+        runs: special tokens before the first text, behind it, and so on.
+        types: the type of each text's own tokens.
+    """
+
+    runs: tuple[_Run, ...]
+    types: tuple[int, ...]
+
+    @property
+    def special(self) -> int:
+        """Number of special tokens."""
+        return sum(len(run.ids) for run in self.runs)
+
+    def window(self, prompt: Sequence[int], text: Sequence[int]) -> Encoded:
+        """Return a window of `text`, behind `prompt` where the template is a pair's."""
+        texts = (prompt, text) if len(self.types) > 1 else (text,)
+        ids, types = [*self.runs[0].ids], [*self.runs[0].types]
+        for part, kind, run in zip(texts, self.types, self.runs[1:], strict=True):
+            ids += [*part, *run.ids]
+            types += [*[kind] * len(part), *run.types]
+        return Encoded(np.array(ids, np.int64), np.array(types, np.int64))
+
+
+def _template(tokenizer: Tokenizer, *, pair: bool) -> _Template:
+    """Find out from a probe what the tokenizer puts around one text, or around two."""
+    probe = next((word for word in _words(tokenizer) if _known(tokenizer, word)), None)
+    if probe is None:
+        raise ValueError("the tokenizer gives no tokens for any word")
+    given = tokenizer.encode(probe, probe) if pair else tokenizer.encode(probe)
+    texts = 2 if pair else 1
+    sides = [[i for i, side in enumerate(given.sequence_ids) if side == n] for n in range(texts)]
+    cuts = [(side[0], side[-1] + 1) for side in sides]
+    bounds = [0, *(bound for cut in cuts for bound in cut), len(given.ids)]
+    runs = [slice(a, b) for a, b in zip(bounds[::2], bounds[1::2], strict=True)]
+    return _Template(
+        runs=tuple(_Run(tuple(given.ids[r]), tuple(given.type_ids[r])) for r in runs),
+        types=tuple(given.type_ids[start] for start, _ in cuts),
+    )
+
+
+def _words(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield words that the tokenizer may know."""
+    yield from _PROBES
+    yield from islice(tokenizer.get_vocab(with_added_tokens=False), 1000)
+
+
+def _known(tokenizer: Tokenizer, word: str) -> bool:
+    return bool(tokenizer.encode(word, add_special_tokens=False).ids)
+
+
+def _fitting(sizes: Sizes, template: _Template, limit: int | None) -> Sizes:
+    """Return `sizes`, smaller where the model reads less at once."""
+    if limit is None:
+        return sizes
+    prompt = sizes.prompt if len(template.types) > 1 else 0
+    room = limit - template.special - prompt
+    if room < _FEWEST:
+        raise ValueError(f"the model reads {limit} tokens at once, which leaves {room} for text")
+    return sizes.within(room)

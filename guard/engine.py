@@ -1,55 +1,36 @@
 """`Guard`: answers for every response whether it may leave, and in which words.
 
-A `Guard` is immutable after construction and shared by all threads and tasks. It runs
-detectors on its own few threads under the class's time limit, so that a detector that
-raises, hangs or answers nonsense becomes a failure in the coverage and never an
-all-clear, and so that an event loop is never blocked.
+A `Guard` is immutable after construction and shared by all threads and tasks.
 
-This module does not know any SDK, server or framework, and nothing about how a unit is
-judged or mended (`guard.session`).
+This module does not know any SDK, server or framework, nothing about how a unit is judged
+or mended (`guard.session`), and nothing about threads (`guard.driver`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-import structlog
-
-from guard.assess import Failure
-from guard.errors import ConfigurationError, InputError, JournalError
-from guard.exchange import Exchange
-from guard.journal.record import emit
-from guard.policy import SecurityClass, check_categories, load_class
-from guard.session import Deployment, Judge, Outcome, Release, Session
-from guard.workers import Workers
+from guard.batch import Verdicts
+from guard.detectors.base import Detector
+from guard.driver import Driver
+from guard.errors import ConfigurationError, InputError
+from guard.exchange import Choice, Exchange, Message, ToolCall
+from guard.policy import check_categories
+from guard.session import Deployment, Session
+from guard.stream import AsyncGuardedStream, GuardedStream
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncIterable,
-        AsyncIterator,
-        Callable,
-        Iterable,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from guard.assess import DetectorStatus
-    from guard.detectors.base import Detector, Finding, Passage
     from guard.detectors.fingerprints import ProtectedText
-    from guard.journal.record import Record
     from guard.journal.store import Journal
-    from guard.session import Keep, Steps
+    from guard.policy import SecurityClass
+    from guard.protect import OnBlock
     from guard.verdict import Verdict
-    from guard.workers import Job
 
-_log = structlog.get_logger("guard")
+_F = TypeVar("_F", bound="Callable[..., Any]")
 
 
 class _NotGiven:
@@ -75,8 +56,9 @@ class Guard:
             where the class keeps redacted texts.
 
     Raises:
-        ConfigurationError: no detector, two of one name, a limit that no detector can
-            reach, or a redacting journal without a redactor; everything at once.
+        ConfigurationError: no detector, two of one name, something that is no detector, a
+            limit that no detector can reach, or a redacting journal without a redactor;
+            everything at once.
     """
 
     def __init__(
@@ -92,19 +74,19 @@ class Guard:
         problems = _problems(security_class, detectors)
         if journal is not None and redactor is None and security_class.journal.text == "redacted":
             problems.append(
-                f"class `{security_class.name}` keeps redacted texts in the journal: pass `redactor`"
+                f"class `{security_class.name}` journals redacted texts: pass a `redactor`"
             )
         if problems:
             raise ConfigurationError(problems)
-        self._detectors = tuple(detectors)
         self._journal = journal
-        self._workers = Workers()
+        self._driver = Driver(
+            detectors, security_class.timeout_seconds, journal, redactor=redactor or str
+        )
         self._deployment = Deployment(
             security_class=security_class,
             messages=security_class.messages_in(language),
             detectors={detector.name: detector.version for detector in detectors},
             categories=tuple(_categories(detectors)),
-            redactor=redactor or str,
             journalled=journal is not None,
         )
 
@@ -117,7 +99,7 @@ class Guard:
         model: str | Path | None = None,
         detectors: Sequence[Detector] = (),
         protected: Iterable[ProtectedText] = (),
-        journal: Journal | str | Path | None | _NotGiven = NOT_GIVEN,
+        journal: Journal | str | Path | _NotGiven | None = NOT_GIVEN,
         language: str | None = None,
     ) -> Guard:
         """Load a guard with the bundled model and pattern packs.
@@ -174,8 +156,7 @@ class Guard:
             InputError: something is not text.
         """
         session = self._session(response, prompt, system)
-        for _ in self._drive(session.whole()):
-            pass
+        self._driver.run(session.whole())
         return session.verdict()
 
     async def acheck(
@@ -183,8 +164,7 @@ class Guard:
     ) -> Verdict:
         """As `check`, without blocking the event loop."""
         session = self._session(response, prompt, system)
-        async for _ in self._adrive(session.whole()):
-            pass
+        await self._driver.arun(session.whole())
         return session.verdict()
 
     def check_many(
@@ -196,21 +176,11 @@ class Guard:
             responses: texts or exchanges; read lazily, a few ahead of the verdicts.
             workers: how many are judged at a time; the number of cores by default.
 
-        Nothing is batched into one model call: on a CPU that gains nothing, and with
-        dynamic int8 scales a text's score would depend on its neighbours.
+        A response that cannot be judged raises `InputError` in its place; `next` goes on
+        behind it. Nothing is batched into one model call: on a CPU that gains nothing, and
+        with dynamic int8 scales a text's score would depend on its neighbours.
         """
-        waiting: deque[Future[Verdict]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                for response in responses:
-                    waiting.append(pool.submit(self.check, response))
-                    if len(waiting) > 2 * pool._max_workers:  # noqa: SLF001  # no public name
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        return Verdicts(self.check, responses, workers)
 
     def stream(self, pieces: Iterable[str], *, prompt: str = "", system: str = "") -> GuardedStream:
         """Judge a response as it arrives; iterate over what may leave.
@@ -219,15 +189,25 @@ class Guard:
         that turns out bad ends with the class's message. After the last piece,
         `GuardedStream.verdict` holds the verdict.
         """
-        return GuardedStream(self, self._session("", prompt, system, stream=True), pieces)
+        session = self._session("", prompt, system, stream=True)
+        return GuardedStream(self._driver, session, pieces)
 
     def astream(
         self, pieces: AsyncIterable[str], *, prompt: str = "", system: str = ""
     ) -> AsyncGuardedStream:
         """As `stream`, for an asynchronous source."""
-        return AsyncGuardedStream(self, self._session("", prompt, system, stream=True), pieces)
+        session = self._session("", prompt, system, stream=True)
+        return AsyncGuardedStream(self._driver, session, pieces)
 
-    def protect(self, function: Any = None, *, on_block: str = "message") -> Any:
+    @overload
+    def protect(self, function: _F, *, on_block: OnBlock = "message") -> _F: ...
+
+    @overload
+    def protect(
+        self, function: None = None, *, on_block: OnBlock = "message"
+    ) -> Callable[[_F], _F]: ...
+
+    def protect(self, function: Any = None, *, on_block: OnBlock = "message") -> Any:
         """Guard a callable, async callable, generator or async generator: prompt -> text.
 
         See `guard.protect.protect`.
@@ -239,224 +219,56 @@ class Guard:
     def _session(
         self, response: str | Exchange, prompt: str, system: str, *, stream: bool = False
     ) -> Session:
+        problems = _unusable(response) if isinstance(response, Exchange) else []
+        if problems:
+            raise InputError("; ".join(problems))
         exchange = Exchange.of(response, prompt=prompt, system=system)
-        if not exchange.choices:
-            raise InputError("the exchange has no choices: there is no response to judge")
         return Session(exchange, self._deployment, stream=stream)
 
-    def _drive(self, steps: Steps) -> Iterator[str]:
-        """Answer a session's requests on this thread; yield what may leave."""
-        answer: Outcome | None = None
-        with suppress(StopIteration):
-            while True:
-                step = steps.send(answer)
-                answer = None
-                if isinstance(step, Release):
-                    yield step.text
-                elif isinstance(step, Judge):
-                    answer = self._judge(step.passage)
-                else:
-                    answer = self._keep(step)
 
-    async def _adrive(self, steps: Steps) -> AsyncIterator[str]:
-        """Answer a session's requests on the event loop; yield what may leave."""
-        answer: Outcome | None = None
-        with suppress(StopIteration):
-            while True:
-                step = steps.send(answer)
-                answer = None
-                if isinstance(step, Release):
-                    yield step.text
-                elif isinstance(step, Judge):
-                    answer = await self._ajudge(step.passage)
-                else:
-                    answer = await asyncio.to_thread(self._keep, step)
+def _unusable(exchange: Exchange) -> list[str]:
+    """Return why an exchange cannot be judged; Python does not check its fields' types."""
+    if not exchange.choices:
+        return ["the exchange has no choices: there is no response to judge"]
+    return [
+        f"`{place}` must be `{kind.__name__}`, not {type(value).__name__}"
+        for place, value, kind in _fields(exchange)
+        if not isinstance(value, kind)
+    ]
 
-    def _judge(self, passage: Passage) -> Outcome:
-        tally = _Tally(self._detectors, passage)
-        finished = self._workers.run(tally.fill, self.security_class.timeout_seconds)
-        return tally.outcome(finished=finished)
 
-    async def _ajudge(self, passage: Passage) -> Outcome:
-        tally = _Tally(self._detectors, passage)
-        finished = await self._workers.arun(tally.fill, self.security_class.timeout_seconds)
-        return tally.outcome(finished=finished)
+def _fields(exchange: Exchange) -> Iterator[tuple[str, object, type]]:
+    """Yield every value that is used, with its place and the type that it must have."""
+    yield "metadata", exchange.metadata, Mapping
+    yield "model", exchange.model, str
+    for at, message in _listed("messages", exchange.messages):
+        yield at, message, Message
+        yield f"{at}.content", getattr(message, "content", ""), str
+    for at, choice in _listed("choices", exchange.choices):
+        yield at, choice, Choice
+        for name in ("content", "reasoning", "refusal"):
+            yield f"{at}.{name}", getattr(choice, name, ""), str
+        for place, call in _listed(f"{at}.tool_calls", getattr(choice, "tool_calls", ())):
+            yield place, call, ToolCall
+            yield f"{place}.name", getattr(call, "name", ""), str
+            yield f"{place}.arguments", getattr(call, "arguments", ""), str
 
-    def _keep(self, step: Keep) -> Outcome | None:
-        """Make the row durable and say so in the log; a failure is an outcome like any other."""
-        if self._journal is None:
-            return None
-        try:
-            _write(self._journal, step.record, new=step.new)
-        except JournalError as error:
-            _log.error("guard.journal_failed", record=step.record.id, error=str(error))
-            return Outcome(failures=(Failure("journal", "failed", str(error)),))
-        if step.record.complete:
-            emit(step.record)
+
+def _listed(at: str, values: object) -> Iterator[tuple[str, object]]:
+    """Yield a tuple's or list's items with their places; anything else is one wrong item."""
+    if not isinstance(values, tuple | list):
+        yield at, values
+        return
+    for number, value in enumerate(values):
+        yield f"{at}[{number}]", value
+
+
+def _open_journal(journal: Journal | str | Path | _NotGiven | None) -> Journal | None:
+    if journal is None:
         return None
-
-
-class _Tally:
-    """What each detector said about one passage, filled in by a worker thread."""
-
-    def __init__(self, detectors: tuple[Detector, ...], passage: Passage) -> None:
-        self._detectors = detectors
-        self._passage = passage
-        self._answers: dict[str, tuple[DetectorStatus, tuple[Finding, ...], str]] = {}
-
-    def fill(self, job: Job) -> None:
-        """Run the detectors in turn, until the job is given up."""
-        for detector in self._detectors:
-            if job.abandoned:
-                return
-            self._answers[detector.name] = _ask(detector, self._passage)
-
-    def outcome(self, *, finished: bool) -> Outcome:
-        """Return what is known now; who has not answered was stopped or never had its turn."""
-        answers = dict(self._answers)
-        late: DetectorStatus = "skipped" if finished else "timed_out"
-        for detector in self._detectors:
-            if detector.name not in answers:
-                answers[detector.name] = (late, (), "")
-                late = "skipped"
-        failures = [
-            Failure(name, status, detail, "", self._passage.start, self._passage.end)
-            for name, (status, _, detail) in answers.items()
-            if status != "ok"
-        ]
-        return Outcome(
-            findings=tuple(f for _, findings, _ in answers.values() for f in findings),
-            statuses={name: status for name, (status, _, _) in answers.items()},
-            failures=tuple(failures),
-        )
-
-
-def _ask(
-    detector: Detector, passage: Passage
-) -> tuple[DetectorStatus, tuple[Finding, ...], str]:
-    """Run one detector; whatever goes wrong in it is an answer too."""
-    try:
-        findings = tuple(detector(passage))
-        problem = next((p for f in findings if (p := _invalid(f, detector, passage))), "")
-    except Exception as error:  # noqa: BLE001  # a detector is anybody's code; fail closed
-        return "failed", (), f"{type(error).__name__}: {error}"
-    return ("invalid", (), problem) if problem else ("ok", findings, "")
-
-
-def _invalid(finding: Finding, detector: Detector, passage: Passage) -> str:
-    """Return how a finding breaks the contract, `""` where it does not."""
-    if not math.isfinite(finding.evidence):
-        return f"evidence for `{finding.category}` is {finding.evidence}"
-    if finding.category not in detector.categories:
-        return f"found `{finding.category}`, which it does not declare"
-    if not passage.start <= finding.start <= finding.end <= len(passage.text):
-        return f"span {finding.start}:{finding.end} is outside the passage"
-    return ""
-
-
-class GuardedStream:
-    """An iterator over what may leave of a stream; afterwards it holds the verdict."""
-
-    def __init__(self, guard: Guard, session: Session, pieces: Iterable[str]) -> None:
-        """Read nothing from `pieces` yet."""
-        self._session = session
-        self._guard = guard
-        self._texts = self._run(pieces)
-        self._verdict: Verdict | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict; raises `InputError` while the stream has not been read to its end."""
-        return _ended(self._verdict)
-
-    def close(self) -> None:
-        """Stop reading; what was held back is dropped, the journal's row is closed."""
-        self._texts.close()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._texts)
-
-    def _run(self, pieces: Iterable[str]) -> Any:
-        session, drive = self._session, self._guard._drive  # noqa: SLF001  # one module
-        try:
-            for piece in pieces:
-                yield from drive(session.feed(piece))
-                if session.stopped:
-                    break
-            yield from drive(session.finish())
-            self._verdict = session.verdict()
-        finally:
-            for _ in drive(session.abandon()):
-                pass
-            close = getattr(pieces, "close", None)
-            if close is not None:
-                close()
-
-
-class AsyncGuardedStream:
-    """An asynchronous iterator over what may leave of a stream; then it holds the verdict."""
-
-    def __init__(self, guard: Guard, session: Session, pieces: AsyncIterable[str]) -> None:
-        """Read nothing from `pieces` yet."""
-        self._session = session
-        self._guard = guard
-        self._texts = self._run(pieces)
-        self._verdict: Verdict | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict; raises `InputError` while the stream has not been read to its end."""
-        return _ended(self._verdict)
-
-    async def aclose(self) -> None:
-        """Stop reading; what was held back is dropped, the journal's row is closed."""
-        await self._texts.aclose()
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self
-
-    async def __anext__(self) -> str:
-        return await anext(self._texts)
-
-    async def _run(self, pieces: AsyncIterable[str]) -> Any:
-        session, drive = self._session, self._guard._adrive  # noqa: SLF001  # one module
-        try:
-            async for piece in pieces:
-                async for text in drive(session.feed(piece)):
-                    yield text
-                if session.stopped:
-                    break
-            async for text in drive(session.finish()):
-                yield text
-            self._verdict = session.verdict()
-        finally:
-            async for _ in drive(session.abandon()):
-                pass
-            aclose = getattr(pieces, "aclose", None)
-            if aclose is not None:
-                await aclose()
-
-
-def _ended(verdict: Verdict | None) -> Verdict:
-    if verdict is None:
-        raise InputError("the stream has no verdict yet: read it to its end first")
-    return verdict
-
-
-def _write(journal: Journal, record: Record, *, new: bool) -> None:
-    if new:
-        journal.write(record)
-    else:
-        journal.update(record)
-
-
-def _open_journal(journal: Journal | str | Path | None | _NotGiven) -> Journal | None:
     from guard.journal.store import Journal as Store  # noqa: PLC0415  # loads SQLAlchemy
 
-    if journal is None or isinstance(journal, Store):
+    if isinstance(journal, Store):
         return journal
     return Store(None if isinstance(journal, _NotGiven) else journal)
 
@@ -469,9 +281,13 @@ def _problems(security_class: SecurityClass, detectors: Sequence[Detector]) -> l
     """Return why these parts cannot guard anything, each with its mend."""
     if not detectors:
         return ["no detector: a guard that judges nothing would let everything pass"]
-    known = _categories(detectors)
+    foreign = [item for item in detectors if not isinstance(item, Detector)]
+    if foreign:
+        return [
+            f"{item!r} is no detector: it needs `name`, `version`, `categories` and a call"
+            for item in foreign
+        ]
     names = [detector.name for detector in detectors]
     twice = sorted({name for name in names if names.count(name) > 1})
     problems = [f"two detectors are named `{name}`: rename one" for name in twice]
-    problems += check_categories(security_class, known)
-    return problems
+    return problems + check_categories(security_class, _categories(detectors))

@@ -16,10 +16,11 @@ security class's `on_failure`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import difflib
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from guard.verdict import Verdict
 
@@ -43,6 +44,9 @@ class ConfigurationError(GuardError):
         )
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[type[ConfigurationError], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
+
 
 class PolicyError(ConfigurationError):
     """A policy file or a security class is wrong."""
@@ -62,6 +66,10 @@ class MissingExtraError(GuardError, ImportError):
             f"pip install 'clearance-guard[{extra}]'",
             name=package,
         )
+        self._given = (package, extra)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), self._given
 
 
 class InputError(GuardError, ValueError):
@@ -87,3 +95,16 @@ class Blocked(GuardError):  # noqa: N818  # the field's word; reads as `except B
         """Keep `verdict`; show only its reasons, never the text."""
         self.verdict = verdict
         super().__init__("blocked: " + "; ".join(verdict.reasons))
+
+    def __reduce__(self) -> tuple[type[Blocked], tuple[Verdict]]:
+        return type(self), (self.verdict,)
+
+
+_CLOSE: Final = 0.75
+"""How alike two words must be for one to be taken for a slip of the other, in [0, 1]."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a hint at the known word that `word` may be a slip of, `""` where there is none."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=_CLOSE)
+    return f" (did you mean `{close[0]}`?)" if close else ""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from guard.detectors.base import Passage
 from guard.detectors.classifier import Classifier
 from guard.detectors.fingerprints import FingerprintDetector
 from guard.detectors.patterns import redact
@@ -28,6 +29,8 @@ _T = TypeVar("_T")
 
 BUNDLED_MODEL: Final = Path(__file__).parent / "models" / "clearance-minilm"
 """The directory of the model that comes with the package."""
+
+_TRIAL: Final = "A first sentence that nobody reads, to see that every part works."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,30 @@ def load_parts(
     if loaded is None or classifier is None or fingerprints is None:
         raise ConfigurationError(problems)
     packs = (secret_detector(), personal_data_detector())
+    _try_out((*packs, fingerprints, classifier))
     # The cheap detectors go first: if the time runs out, they have answered.
     return Parts(
         security_class=loaded,
         detectors=(*packs, fingerprints, classifier, *detectors),
         redactor=partial(redact, detectors=packs),
     )
+
+
+def _try_out(detectors: Iterable[Detector]) -> None:
+    """Have each detector judge once.
+
+    What is compiled on first use is compiled now and not under the first response's deadline,
+    and a model that loads but cannot judge is found before it is relied on.
+    """
+    problems = []
+    for detector in detectors:
+        try:
+            detector(Passage(_TRIAL))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the guard must not load
+            kind = type(error).__name__
+            problems.append(f"detector `{detector.name}` cannot judge: {kind}: {error}")
+    if problems:
+        raise ConfigurationError(problems)
 
 
 def _collect(problems: list[str], load: Callable[[], _T]) -> _T | None:

@@ -12,10 +12,10 @@ variable must not weaken a policy.
 
 from __future__ import annotations
 
-import difflib
 import json
+import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence  # noqa: TC003  # pydantic reads them
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
@@ -26,13 +26,18 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    StringConstraints,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from guard import yaml_lines
 from guard.categories import CATEGORIES
-from guard.errors import PolicyError
+from guard.errors import PolicyError, did_you_mean
+from guard.policy_problems import LANGUAGE, NAME, WORDS, given, sentence
 
 BUILTIN: Final = Path(__file__).parent / "policies"
 """Where the built-in classes lie, one file each."""
@@ -52,8 +57,18 @@ TextMode = Literal["full", "redacted", "hashed", "omitted"]
 
 JournalledAction = Literal["flag", "rewrite", "block"]
 
-Risk = Annotated[float, Field(ge=0, le=1, strict=True, description="live risk in [0, 1]")]
-Probability = Annotated[float, Field(gt=0, lt=1, strict=True, description="probability in (0, 1)")]
+Risk = Annotated[
+    float,
+    Field(ge=0, le=1, strict=True, allow_inf_nan=False, description="live risk in [0, 1]"),
+]
+Probability = Annotated[
+    float,
+    Field(gt=0, lt=1, strict=True, allow_inf_nan=False, description="probability in (0, 1)"),
+]
+Language = Annotated[str, StringConstraints(pattern=LANGUAGE)]
+Words = Annotated[str, Field(pattern=WORDS)]
+
+_PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
 
 
 def _frozen(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -70,6 +85,13 @@ _Plain: Final = PlainSerializer(dict)
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The frozen mappings inside cannot be pickled.
+        return type(self).model_validate, (self.model_dump(),)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
+        return self
+
 
 class Limit(_Model):
     """The live risk at which one category is flagged and acted upon.
@@ -81,16 +103,20 @@ class Limit(_Model):
     """
 
     flag: Risk | None = None
-    act: Risk | None = None
+    act: Risk | None = Field(default=None, validate_default=True)
     remedy: Remedy = "block"
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Limit:
-        if self.flag is None and self.act is None:
-            raise ValueError("sets neither `flag` nor `act`: give one, or remove the category")
-        if self.flag is not None and self.act is not None and self.act < self.flag:
-            raise ValueError(f"`act` {self.act} is below `flag` {self.flag}: raise it")
-        return self
+    @field_validator("act")
+    @classmethod
+    def _ordered(cls, act: float | None, info: ValidationInfo) -> float | None:
+        if "flag" not in info.data:
+            return act
+        flag = info.data["flag"]
+        if act is None and flag is None:
+            raise _problem("sets neither `flag` nor `act`: give one, or remove the category", up=1)
+        if act is not None and flag is not None and act < flag:
+            raise _problem(f"{act:g} is below `flag` {flag:g}: raise it, or lower `flag`")
+        return act
 
 
 class Prior(_Model):
@@ -129,9 +155,19 @@ class Messages(_Model):
         redacted: in place of a span; `{category}` is filled in.
     """
 
-    blocked: str = Field(min_length=1)
-    replaced: str = Field(min_length=1)
+    blocked: Words
+    replaced: Words
     redacted: str = "[removed: {category}]"
+
+    @field_validator("blocked", "replaced", "redacted")
+    @classmethod
+    def _placeholders(cls, text: str, info: ValidationInfo) -> str:
+        known = ("category",) if info.field_name == "redacted" else ()
+        unknown = [word for word in _PLACEHOLDER.findall(text) if word not in known]
+        if unknown:
+            there = "only `{category}` is filled in here" if known else "nothing is filled in here"
+            raise _problem(f"holds `{{{unknown[0]}}}`, and {there}: remove it")
+        return text
 
 
 class SecurityClass(_Model):
@@ -151,26 +187,30 @@ class SecurityClass(_Model):
         language: which of them is used unless another is asked for.
     """
 
-    name: str = Field(min_length=1, pattern=r"^[a-z][a-z0-9_-]*$")
-    rank: int = Field(ge=0, strict=True)
+    name: str = Field(pattern=NAME)
+    rank: int = Field(ge=0, le=1000, strict=True)
     description: str = ""
     prior: Prior = Field(default_factory=Prior)
     limits: Annotated[Mapping[str, Limit], AfterValidator(_frozen), _Plain] = Field(min_length=1)
     on_failure: OnFailure = "block"
     shadow: bool = Field(default=False, strict=True)
-    timeout_seconds: float = Field(default=5.0, gt=0, le=600, strict=True)
+    timeout_seconds: float = Field(default=5.0, gt=0, le=600, strict=True, allow_inf_nan=False)
     journal: JournalSettings = Field(default_factory=JournalSettings)
-    messages: Annotated[Mapping[str, Messages], AfterValidator(_frozen), _Plain] = Field(
+    messages: Annotated[Mapping[Language, Messages], AfterValidator(_frozen), _Plain] = Field(
         min_length=1
     )
-    language: str = "en"
+    language: Language = Field(default="en", validate_default=True)
 
-    @model_validator(mode="after")
-    def _has_language(self) -> SecurityClass:
-        if self.language not in self.messages:
-            there = ", ".join(self.messages)
-            raise ValueError(f"`language` {self.language} has no `messages`; there are: {there}")
-        return self
+    @field_validator("language")
+    @classmethod
+    def _has_messages(cls, language: str, info: ValidationInfo) -> str:
+        messages = info.data.get("messages")
+        if messages is not None and language not in messages:
+            there = ", ".join(messages)
+            raise _problem(
+                f"there are no `messages` in `{language}`: add them, or use one of {there}"
+            )
+        return language
 
     def limit(self, category: str) -> Limit | None:
         """Return the limit of `category`, `None` where it is never acted upon."""
@@ -181,26 +221,43 @@ class SecurityClass(_Model):
         return self.prior.categories.get(category, self.prior.default)
 
     def messages_in(self, language: str | None) -> Messages:
-        """Return the messages of a language tag, of its main language, or the class's own."""
-        wanted = language or self.language
-        for tag in (wanted, wanted.split("-", maxsplit=1)[0], self.language):
-            if tag in self.messages:
-                return self.messages[tag]
-        return self.messages[self.language]  # pragma: no cover  # validated above
+        """Return the messages in `language`, else in a wider one, else the class's own.
+
+        Tags are looked up as in RFC 4647: `zh-Hant-TW`, then `zh-Hant`, then `zh`; upper and
+        lower case are the same, and so are `_` and `-`.
+        """
+        there = {tag.lower(): messages for tag, messages in self.messages.items()}
+        parts = (language or self.language).replace("_", "-").lower().split("-")
+        for length in range(len(parts), 0, -1):
+            if (tag := "-".join(parts[:length])) in there:
+                return there[tag]
+        return self.messages[self.language]
 
 
 class Policy(_Model):
-    """A policy file: one or more security classes."""
+    """A policy file: one or more security classes.
+
+    Attributes:
+        version: of the file's format.
+        classes: the security classes.
+    """
 
     version: Literal[1] = 1
     classes: tuple[SecurityClass, ...] = Field(min_length=1)
 
+    @field_validator("version", mode="before")
+    @classmethod
+    def _whole(cls, version: object) -> object:
+        # `true` and `1.0` equal 1.
+        if type(version) is not int:
+            raise _problem(f"must be 1, not {given(version)}")
+        return version
+
     @model_validator(mode="after")
     def _distinct(self) -> Policy:
-        names = [item.name for item in self.classes]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two classes are called {', '.join(map(repr, twice))}: rename one")
+        if twice := _twice([item.name for item in self.classes]):
+            names = ", ".join(f"`{self.classes[index].name}`" for index in twice)
+            raise PydanticCustomError(_TWICE, "two classes are called {names}", {"names": names})
         return self
 
 
@@ -223,28 +280,47 @@ def load_class(
     """
     if isinstance(source, SecurityClass):
         return source
-    text, _, fragment = str(source).partition("#")
-    if text in _builtin_names() and name is None and isinstance(source, str):
-        return load_policy(BUILTIN / f"{text}.yaml", extra_categories=extra_categories).classes[0]
-    if not Path(text).suffix and not Path(text).exists():
+    there = load_classes(source, name, extra_categories=extra_categories)
+    if len(there) != 1:
+        names = ", ".join(item.name for item in there)
+        raise PolicyError(f"`{source}` has several classes: name one of {names}")
+    return there[0]
+
+
+def load_classes(
+    source: str | Path, name: str | None = None, *, extra_categories: Collection[str] = ()
+) -> tuple[SecurityClass, ...]:
+    """Return every class of `source`, or the one that is named; see `load_class`."""
+    text, fragment = _split(source)
+    if isinstance(source, str) and text in _builtin_names():
+        policy = load_policy(BUILTIN / f"{text}.yaml")
+    elif not text or not (Path(text).suffix or _exists(Path(text))):
         raise PolicyError(_no_such_class(text, _builtin_names()))
-    policy = load_policy(Path(text), extra_categories=extra_categories)
-    return _pick(policy, name or fragment or None, text)
+    else:
+        policy = load_policy(Path(text), extra_categories=extra_categories)
+    wanted = name or fragment
+    names = [item.name for item in policy.classes]
+    if wanted and wanted not in names:
+        raise PolicyError(f"in `{text}`: {_no_such_class(wanted, names)}")
+    return tuple(item for item in policy.classes if wanted in ("", item.name))
 
 
 def load_policy(path: str | Path, *, extra_categories: Collection[str] = ()) -> Policy:
     """Return the policy in `path`; see `load_class` for errors."""
     path = Path(path)
     document = yaml_lines.read(path)
-    problems = [(line, "", text) for line, text in document.problems]
+    problems = list(document.problems)
     policy: Policy | None = None
     if document.value is None and not problems:
-        problems.append((1, "", "the file is empty: start from a built-in class"))
+        problems.append((1, (), "the file is empty: start from a built-in class"))
     if document.value is not None:
         policy, found = _validate(document)
         problems += found + _unknown_categories(document, extra_categories)
+        problems += _repeated_names(document)
     if problems or policy is None:
-        raise PolicyError([_problem(path, *problem) for problem in sorted(problems)])
+        # Several problems of one place are in the order in which they were found.
+        ordered = sorted(problems, key=lambda problem: problem[0])
+        raise PolicyError([_located(path, *problem) for problem in ordered])
     return policy
 
 
@@ -263,7 +339,7 @@ def check_categories(security_class: SecurityClass, known: Collection[str]) -> l
     """
     return [
         f"class `{security_class.name}` limits `{category}`, which no detector finds: remove the "
-        f"limit or add a detector{_did_you_mean(category, known)}"
+        f"limit or add a detector{did_you_mean(category, known)}"
         for category in security_class.limits
         if category not in known
     ]
@@ -274,62 +350,106 @@ def policy_schema() -> dict[str, Any]:
     schema = Policy.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Clearance policy"
-    limits = schema["$defs"]["SecurityClass"]["properties"]["limits"]
+    for model in _MODELS:
+        part = schema if model is Policy else schema["$defs"][model.__name__]
+        _describe(part, model)
+    keys = schema["$defs"]["SecurityClass"]["properties"]
+    keys["messages"]["additionalProperties"] = False
+    limits = keys["limits"]
     limits["propertyNames"] = {"examples": _limitable()}
-    limits["description"] = "Per category: " + ", ".join(_limitable())
+    limits["description"] += " Categories: " + ", ".join(_limitable()) + "."
     return schema
+
+
+def schema_text() -> str:
+    """Return the JSON schema as the file `policy.schema.json` holds it."""
+    return json.dumps(policy_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Put what a model's docstring says about each key where editors show it."""
+    summary, _, rest = (model.__doc__ or "").partition("\n\n    Attributes:\n")
+    schema["description"] = summary.strip()
+    for entry in re.findall(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", rest, re.MULTILINE):
+        text = " ".join(entry[1].split())
+        schema["properties"][entry[0]]["description"] = text[0].upper() + text[1:]
+
+
+_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    Policy,
+    SecurityClass,
+    Limit,
+    Prior,
+    JournalSettings,
+    Messages,
+)
+
+_TWICE: Final = "two_classes_of_one_name"
 
 
 def _limitable() -> list[str]:
     return [name for name, category in CATEGORIES.items() if not category.auxiliary]
 
 
-def _validate(document: yaml_lines.Document) -> tuple[Policy | None, list[tuple[int, str, str]]]:
+def _problem(text: str, *, up: int = 0) -> PydanticCustomError:
+    """Return an error of the field that is validated, or of what stands `up` levels above."""
+    return PydanticCustomError("own", "{text}", {"text": text, "up": up})
+
+
+def _validate(document: yaml_lines.Document) -> tuple[Policy | None, list[yaml_lines.Problem]]:
     try:
         return Policy.model_validate(document.value), []
     except ValidationError as error:
         errors = error.errors()
-        # Classes that are wrong do not count as classes: an echo of their own errors.
-        echo = [e for e in errors if e["type"] == "too_short" and e["loc"] == ("classes",)]
-        shown = [e for e in errors if e not in echo] or errors
-        return None, [_schema_problem(document, item) for item in shown]
+    refused = {at for _, at, _ in document.problems}
+    return None, [_schema_problem(document, e) for e in errors if not _echo(e, refused)]
 
 
-def _schema_problem(document: yaml_lines.Document, error: Any) -> tuple[int, str, str]:
-    location = tuple(error["loc"])
-    text = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        text = f"unknown key: remove it{_did_you_mean(str(location[-1]), _fields())}"
-    if error["type"] == "missing":
-        text = "is missing: add it"
-    return document.line(location), ".".join(map(str, location)), text
+def _echo(error: Any, refused: Collection[yaml_lines.Location]) -> bool:
+    """Return whether another problem says the same better.
+
+    Classes that are wrong do not count as classes, names are compared in the document, and an
+    alias has no value.
+    """
+    empty = error["type"] == "too_short" and error["loc"] == ("classes",)
+    if error["input"] is None and error["type"] != "extra_forbidden":
+        return error["loc"] in refused
+    return error["type"] == _TWICE or (empty and bool(error["input"]))
 
 
-def _fields() -> list[str]:
-    """Return every key that the schema knows."""
-    models: tuple[type[BaseModel], ...] = (
-        Policy,
-        SecurityClass,
-        Limit,
-        Prior,
-        JournalSettings,
-        Messages,
-    )
-    return [name for model in models for name in model.model_fields]
+def _schema_problem(document: yaml_lines.Document, error: Any) -> yaml_lines.Problem:
+    location = tuple(part for part in error["loc"] if part != "[key]")
+    location = location[: len(location) - error.get("ctx", {}).get("up", 0)]
+    return document.line(location), location, sentence(error, _keys_at(location))
+
+
+def _keys_at(location: yaml_lines.Location) -> list[str]:
+    """Return the keys that the schema knows beside `location`'s last one."""
+    if location[:1] != ("classes",):
+        return list(Policy.model_fields)
+    inside = [str(part) for part in location[2:]]
+    models: dict[tuple[str, int], type[BaseModel]] = {
+        ("limits", 3): Limit,
+        ("messages", 3): Messages,
+        ("prior", 2): Prior,
+        ("journal", 2): JournalSettings,
+    }
+    model = models.get((inside[0] if inside else "", len(inside)), SecurityClass)
+    return list(model.model_fields)
 
 
 def _unknown_categories(
     document: yaml_lines.Document, extra: Collection[str]
-) -> list[tuple[int, str, str]]:
+) -> list[yaml_lines.Problem]:
     """Return a problem for each category that is not in the taxonomy."""
     known = [*_limitable(), *extra]
-    problems = []
-    for location in document.lines:
-        if _names_category(location) and location[-1] not in known:
-            text = f"unknown category{_did_you_mean(str(location[-1]), known)}"
-            if location[-1] in CATEGORIES:
-                text = "is an auxiliary category and cannot have a limit or a prior: remove it"
-            problems.append((document.lines[location], ".".join(map(str, location)), text))
+    problems: list[yaml_lines.Problem] = []
+    for location, line in document.lines.items():
+        if _names_category(location) and (name := str(location[-1])) not in known:
+            text = f"unknown category: remove it{did_you_mean(name, known)}"
+            if name in CATEGORIES:
+                text = "auxiliary categories have neither limit nor prior: remove it"
+            problems.append((line, location, text))
     return problems
 
 
@@ -341,19 +461,41 @@ def _names_category(location: yaml_lines.Location) -> bool:
     )
 
 
-def _problem(path: Path, line: int, key: str, text: str) -> str:
-    return f"{path}:{line}: {key + ': ' if key else ''}{text}"
+def _repeated_names(document: yaml_lines.Document) -> list[yaml_lines.Problem]:
+    classes = document.value.get("classes") if isinstance(document.value, dict) else None
+    listed = classes if isinstance(classes, list) else []
+    names = [item.get("name") if isinstance(item, dict) else None for item in listed]
+    found = [("classes", index, "name") for index in _twice(names)]
+    text = "a class above has this name, too: rename one"
+    return [(document.line(location), location, text) for location in found]
 
 
-def _pick(policy: Policy, name: str | None, file: str) -> SecurityClass:
-    names = [item.name for item in policy.classes]
-    if name is None and len(names) == 1:
-        return policy.classes[0]
-    if name is None:
-        raise PolicyError(f"`{file}` has several classes: name one of {', '.join(names)}")
-    if name not in names:
-        raise PolicyError(f"in `{file}`: {_no_such_class(name, names)}")
-    return policy.classes[names.index(name)]
+def _twice(names: Sequence[Any]) -> list[int]:
+    """Return the positions of the names that stand further up, too."""
+    return [i for i, name in enumerate(names) if isinstance(name, str) and name in names[:i]]
+
+
+def _located(path: Path, line: int, location: yaml_lines.Location, text: str) -> str:
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    place = "".join(parts).removeprefix(".")
+    return f"{path}:{line}: {f'`{place}`: ' if place else ''}{text}"
+
+
+def _split(source: str | Path) -> tuple[str, str]:
+    """Return a source's path or name, and what stands behind `#`."""
+    text = str(source)
+    if _exists(Path(text)):
+        return text, ""
+    path, _, fragment = text.partition("#")
+    return path, fragment
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        # Names that are too long, and names with NUL.
+        return False
 
 
 def _builtin_names() -> list[str]:
@@ -361,23 +503,16 @@ def _builtin_names() -> list[str]:
 
 
 def _no_such_class(name: str, there: Sequence[str]) -> str:
-    hint = _did_you_mean(name, there)
-    return f"no security class `{name}`{hint}. There are: {', '.join(there)}, or a path to a file"
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean `{close[0]}`?)" if close else ""
+    hint = did_you_mean(name, there)
+    return f"no security class `{name}`{hint}: give one of {', '.join(there)}, or a policy file"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the JSON schema, or write it beside the built-in classes."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    text = json.dumps(policy_schema(), indent=2, ensure_ascii=False) + "\n"
-    if "--write" in given:
-        (BUILTIN / "policy.schema.json").write_text(text, encoding="utf-8")
+    if "--write" in (sys.argv[1:] if arguments is None else arguments):
+        (BUILTIN / "policy.schema.json").write_text(schema_text(), encoding="utf-8")
     else:
-        sys.stdout.write(text)
+        sys.stdout.write(schema_text())
 
 
 if __name__ == "__main__":

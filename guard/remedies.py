@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 BLOCKS: Final = 6
 """Sentences of one unit that excision tries apart: 2^6 proposals at most."""
 
+_MANY: Final = 64
+"""Sentences of one unit above which neighbours are joined without regard to their length."""
 
-def redact(
-    text: str, end: int, findings: Iterable[Finding], placeholder: str
-) -> tuple[str, int]:
+
+def redact(text: str, end: int, findings: Iterable[Finding], placeholder: str) -> tuple[str, int]:
     """Return the unit with the findings' spans replaced, and how much of `text` that used up.
 
     Args:
@@ -52,6 +53,9 @@ def excisions(unit: str) -> Iterator[str]:
     more than `BLOCKS` sentences have their shortest neighbours joined first.
     """
     parts = [unit[start:end] for start, end in sentences(unit)]
+    while len(parts) > _MANY:
+        # Few units are so cut up, and to look for the shortest takes quadratic time.
+        parts = ["".join(parts[i : i + 2]) for i in range(0, len(parts), 2)]
     while len(parts) > BLOCKS:
         _join_shortest(parts)
     for kept in range(len(parts) - 1, -1, -1):

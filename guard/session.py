@@ -22,8 +22,8 @@ from uuid import uuid4
 from guard.assess import Assessment, Coverage, Failure, live_risk, strongest
 from guard.detectors.base import Finding, Passage
 from guard.errors import InputError
-from guard.exchange import Channel, Choice
-from guard.journal.record import Record, keep_text
+from guard.exchange import Channel, Choice, Exchange
+from guard.journal.record import Record
 from guard.remedies import excisions, redact
 from guard.text.units import CONTEXT, seen_end, unit_end
 from guard.verdict import (
@@ -42,16 +42,22 @@ from guard.verdict import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from guard.assess import DetectorStatus
-    from guard.exchange import Exchange
+    from guard.journal.record import Delivered
     from guard.policy import Messages, SecurityClass
 
 _REPORTED_RISK: Final = 0.5
 """Live risk from which a finding is reported where the class sets no limit for it."""
 
-_STATUS_ORDER: Final = ("ok", "skipped", "failed", "invalid", "timed_out")
+_STATUS_ORDER: Final[tuple[DetectorStatus, ...]] = (
+    "ok",
+    "skipped",
+    "failed",
+    "invalid",
+    "timed_out",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,10 @@ class Outcome:
     failures: tuple[Failure, ...] = ()
 
 
+_UNJUDGED: Final = Outcome(failures=(Failure("judgement", "skipped", "nobody judged the passage"),))
+"""Stands for no answer, which must not be taken for an all-clear."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judge:
     """Asks for an `Outcome` of `passage`."""
@@ -78,10 +88,17 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Asks for `record` to be durable; the answer is an outcome with a failure if it is not."""
+    """Asks for `record` to be durable; the answer is an outcome with a failure if it is not.
+
+    Attributes:
+        record: the row, its texts still as they are.
+        new: whether it is there for the first time.
+        final: whether it is the last of its exchange.
+    """
 
     record: Record
     new: bool
+    final: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +121,6 @@ class Deployment:
         messages: its messages in the language to use.
         detectors: name and version of each detector.
         categories: every category that some detector can find.
-        redactor: takes secrets and personal data out of a text that is kept.
         journalled: whether there is a journal.
     """
 
@@ -112,7 +128,6 @@ class Deployment:
     messages: Messages
     detectors: Mapping[str, str]
     categories: tuple[str, ...]
-    redactor: Callable[[str], str]
     journalled: bool
 
 
@@ -131,8 +146,11 @@ class Session:
         self._statuses: dict[str, DetectorStatus] = {}
         self._reasons: dict[str, Reason] = {}
         self._units = 0
+        self._id = uuid4().hex if deployment.journalled else ""
         self._record: Record | None = None
+        self._noted: frozenset[tuple[str, Step]] = frozenset()
         self._ended = False
+        self._finished = False
         self._system = exchange.system
         self._prompt = exchange.prompt
         channels = (
@@ -144,6 +162,16 @@ class Session:
     def stopped(self) -> bool:
         """Whether judging has ended and no more text is wanted."""
         return self._ended or all(run.stopped for run in self._runs)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the exchange was seen to its end, so that there is a verdict."""
+        return self._finished
+
+    @property
+    def blocked(self) -> bool:
+        """Whether some text was blocked by now."""
+        return any(run.step == "block" for run in self._runs)
 
     def whole(self) -> Steps:
         """Judge every channel of the exchange."""
@@ -186,7 +214,7 @@ class Session:
             shadow=shadow,
             security_class=self._class.name,
             streamed=self._streamed(),
-            record=self._record.id if self._record else None,
+            record=self._id if self._id and self._record else None,
         )
 
     # What a channel's run calls.
@@ -233,55 +261,61 @@ class Session:
         if known is None or (reason.severity, reason.risk) > (known.severity, known.risk):
             self._reasons[reason.cause] = reason
 
+    def note_escalation(self, step: Step) -> None:
+        """Take in that no rewrite passed, so that `step` was taken instead."""
+        self.note_reason(Reason(ESCALATION, step, 1.0))
+
     def note_failures(self, outcome: Outcome) -> None:
         """Take the detectors' statuses into the coverage."""
         self._failures += outcome.failures
         for name, status in outcome.statuses.items():
             known = self._statuses.get(name, "ok")
-            self._statuses[name] = max(known, status, key=_STATUS_ORDER.index)
+            worse = _STATUS_ORDER.index(status) > _STATUS_ORDER.index(known)
+            self._statuses[name] = status if worse else known
 
     def before_release(self) -> Generator[Judge | Keep | Release, Outcome | None, Step]:
         """Have the row durable before flagged text of a stream leaves; return the step to take.
 
-        A whole text leaves only after its verdict, so its row is written once, at the end.
+        It is written anew for each new reason, so not for each unit. A whole text leaves
+        only after its verdict: its row is written once, at the end.
         """
-        known = self._record
-        if not self._stream or (known and known.action == self._intended()):
+        if not self._stream or self._causes() <= self._noted:
             return "allow"
-        return (yield from self._keep(complete=False))
+        return (yield from self._keep(complete=False, final=False))
 
     # Private parts.
 
     def _end(self, *, complete: bool) -> Steps:
         self._ended = True
-        step = yield from self._keep(complete=complete)
+        step = yield from self._keep(complete=complete, final=True)
         if not self._stream and not self._class.shadow and not delivers(step):
             for run in self._runs:
-                run.step = worst_step((run.step, step))
+                run.withdraw(step)
+        self._finished = complete
 
     def _keep(
-        self, *, complete: bool
+        self, *, complete: bool, final: bool
     ) -> Generator[Judge | Keep | Release, Outcome | None, Step]:
         """Write or update the row where the class wants one; return the step on failure."""
-        action = self._intended()
-        if not self.deployment.journalled or action not in self._class.journal.actions:
+        known = self._record
+        if known is None and self._intended() not in self._class.journal.actions:
             return "allow"
-        known, self._record = self._record, self._row(complete=complete)
-        answer = yield Keep(self._record, new=known is None)
+        self._record = self._row(complete=complete)
+        self._noted = self._causes()
+        answer = yield Keep(self._record, new=known is None, final=final)
         if answer is None or not answer.failures:
             return "allow"
         self._record = known
         # Once a stream has ended there is no text left to hold back.
-        step = "flag" if self._stream and self._ended else self._class.on_failure
+        step = "flag" if self._stream and final else self._class.on_failure
         self.note_reason(Reason("journal", step, 1.0, status="failed"))
+        self._noted = self._causes()
         return step
 
     def _row(self, *, complete: bool) -> Record:
-        mode = self._class.journal.text
-        redactor = self.deployment.redactor
         known = self._record
         return Record(
-            id=known.id if known else uuid4().hex,
+            id=self._id,
             created=known.created if known else datetime.now(UTC),
             action=self._intended(),
             delivered=self._delivered(),
@@ -295,17 +329,22 @@ class Session:
             coverage=coverage_dict(self._coverage()),
             findings=tuple(finding_dict(finding) for finding in self._findings),
             detectors=dict(self.deployment.detectors),
-            prompt=keep_text(self._prompt, mode, redactor),
-            response=keep_text(self._original(), mode, redactor),
-            outcome=keep_text(self._outcome(), mode, redactor),
-            text_mode=mode,
+            prompt=self._prompt,
+            response=_labelled((run.channel.name, run.received) for run in self._runs),
+            outcome=self._outcome(),
+            text_mode=self._class.journal.text,
             released=sum(run.position for run in self._runs if self._stream),
             metadata=dict(self.exchange.metadata),
         )
 
+    def _causes(self) -> frozenset[tuple[str, Step]]:
+        """Return why a row is due, without the risks, which may rise with every unit."""
+        return frozenset((reason.cause, reason.step) for reason in self._reasons.values())
+
     def _intended(self) -> Action:
-        steps = [reason.step for reason in self._reasons.values()]
-        return worst_action(action_of(step) for step in [*steps, *(run.step for run in self._runs)])
+        steps: list[Step] = [reason.step for reason in self._reasons.values()]
+        steps += [run.step for run in self._runs]
+        return worst_action(map(action_of, steps))
 
     def _sorted_reasons(self) -> list[Reason]:
         return sorted(self._reasons.values(), key=lambda r: (-r.severity, -r.risk, r.cause))
@@ -320,7 +359,7 @@ class Session:
     def _coverage(self) -> Coverage:
         complete = all(run.complete for run in self._runs) and not self._failures
         return Coverage(
-            judged={run.channel.name: run.judged for run in self._runs},
+            judged={run.channel.name: run.judged for run in self._runs if run.received},
             units=self._units,
             detectors=dict(self._statuses),
             failures=tuple(self._failures),
@@ -360,19 +399,26 @@ class Session:
     def _streamed(self) -> str:
         return "".join(run.streamed for run in self._first())
 
-    def _original(self) -> str:
-        """Return what came back, channel by channel, for the journal."""
-        return _labelled((run.channel.name, run.received) for run in self._runs)
-
     def _outcome(self) -> str:
-        return _labelled((run.channel.name, run.streamed) for run in self._runs)
+        """Return what was delivered in place of the response, for the journal."""
+        if self._stream:
+            return self._streamed()
+        notice = Choice(content=self.deployment.messages.blocked)
+        choices = [self._choice(i, c) or notice for i, c in enumerate(self.exchange.choices)]
+        channels = Exchange(tuple(choices)).channels()
+        return _labelled((channel.name, channel.text) for channel in channels)
 
-    def _delivered(self) -> str:
-        if all(delivers(run.step) for run in self._runs) or self._class.shadow:
+    def _delivered(self) -> Delivered:
+        if self._class.shadow or all(delivers(run.step) for run in self._runs):
             return "full"
-        left = any(run.text for run in self._runs)
-        held = not self._stream and self._intended() == "block"
-        return "part" if left and not held else "none"
+        # Of a whole choice that is blocked or replaced nothing is delivered, of a stream
+        # what had left by then.
+        left = [
+            run.text
+            for run in self._runs
+            if self._stream or self._step_of(run.channel.choice) not in ("replace", "block")
+        ]
+        return "part" if any(left) else "none"
 
 
 class _ChannelRun:
@@ -387,6 +433,7 @@ class _ChannelRun:
         self.position = 0
         self._session = session
         self._pending = ""
+        self._at = 0
         self._received: list[str] = []
         self._text: list[str] = []
         self._notice = ""
@@ -409,25 +456,36 @@ class _ChannelRun:
 
     def advance(self, piece: str, *, final: bool) -> Steps:
         """Take a piece; judge and release every unit that is certain."""
-        self._received.append(piece)
-        self._pending += piece
-        while not self.stopped and self._pending:
-            end = unit_end(self._pending, 0, final=final)
+        if piece:
+            self._received.append(piece)
+            # What was judged is dropped here and not unit by unit, which for a long piece
+            # would take time quadratic in its length.
+            self._pending, self._at = self._pending[self._at :] + piece, 0
+        while not self.stopped and self._at < len(self._pending):
+            end = unit_end(self._pending, self._at, final=final)
             seen = None if end is None else seen_end(self._pending, end, final=final)
             if end is None or seen is None:
                 return
-            yield from self._unit(end, seen)
+            yield from self._unit(self._pending[self._at : end], self._pending[end:seen])
         if final and not self.stopped:
             self.complete = self.stopped = True
 
-    def _unit(self, end: int, seen: int) -> Steps:
-        unit, ahead = self._pending[:end], self._pending[end:seen]
+    def withdraw(self, step: Step) -> None:
+        """Take back a whole text that was judged, since `step` must be taken instead."""
+        self.step = worst_step((self.step, step))
+        self._text.clear()
+        self._set_notice()
+
+    def _unit(self, unit: str, ahead: str) -> Steps:
         outcome = yield from self._judge(unit, ahead)
-        reasons = self._session.rule(outcome)
+        reasons = tuple(
+            replace(reason, step=self._for_channel(reason.step))
+            for reason in self._session.rule(outcome)
+        )
         self._session.note(self._placed(outcome), reasons)
         text, used, step = yield from self._mend(unit, ahead, outcome, reasons)
         self.judged += used
-        self._pending = self._pending[used:]
+        self._at += used
         self.step = worst_step((self.step, step))
         kept = yield from self._session.before_release()
         if not self._session.deployment.security_class.shadow:
@@ -442,7 +500,7 @@ class _ChannelRun:
         text = self._tail + unit + ahead
         passage = self._session.passage(text, start, start + len(unit), self.channel)
         outcome = yield Judge(passage)
-        return outcome or Outcome()
+        return _UNJUDGED if outcome is None else outcome
 
     def _placed(self, outcome: Outcome) -> Outcome:
         """Return `outcome` with spans that count in the channel's original text."""
@@ -468,7 +526,7 @@ class _ChannelRun:
         if delivers(step) or self._session.deployment.security_class.shadow:
             return unit, len(unit), "flag" if reasons else "allow"
         if step in ("replace", "block"):
-            return "", len(unit), self._for_channel(step)
+            return "", len(unit), step
         text, used = self._redacted(unit, ahead, outcome, reasons)
         rest = (unit + ahead)[used:]
         if text != unit:
@@ -478,7 +536,6 @@ class _ChannelRun:
             if verdict in ("replace", "block"):
                 return "", used, self._escalated(verdict)
         if self.channel.kind == "tool_call":
-            # A sentence taken out of a tool call leaves another call than was asked for.
             return "", used, self._escalated("block")
         text = yield from self._excised(text, rest)
         return text, used, "excise"
@@ -506,9 +563,7 @@ class _ChannelRun:
                 return left
         return ""
 
-    def _try(
-        self, text: str, rest: str
-    ) -> Generator[Judge | Keep | Release, Outcome | None, Step]:
+    def _try(self, text: str, rest: str) -> Generator[Judge | Keep | Release, Outcome | None, Step]:
         """Judge a proposed text; a detector that fails on it counts."""
         outcome = yield from self._judge(text, rest)
         self._session.note_failures(replace(self._placed(outcome), findings=()))
@@ -520,13 +575,14 @@ class _ChannelRun:
         return step
 
     def _for_channel(self, step: Step) -> Step:
-        """Return `step`, or a block where a message cannot stand in for a tool call."""
-        return "block" if self.channel.kind == "tool_call" else step
+        """Return `step`, or a block where it would make another tool call or a message of one."""
+        cuts = step in ("excise", "replace") and self.channel.kind == "tool_call"
+        return "block" if cuts else step
 
     def _release(self, text: str, used: int, step: Step) -> Steps:
         """Let `text` leave, or the class's notice in its place, and go on or stop."""
         if step in ("replace", "block"):
-            yield from self._stop(step)
+            yield from self._stop()
             return
         self.position += used
         self._text.append(text)
@@ -534,12 +590,19 @@ class _ChannelRun:
         if text:
             yield Release(text)
 
-    def _stop(self, step: Step) -> Steps:
-        messages = self._session.deployment.messages
-        notice = messages.blocked if step == "block" else messages.replaced
-        self._notice = f"\n\n{notice}" if any(self._text) else notice
+    def _stop(self) -> Steps:
         self.stopped = True
-        yield Release(self._notice)
+        self._set_notice()
+        if self._notice:
+            yield Release(self._notice)
+
+    def _set_notice(self) -> None:
+        """Have the class's message end the text; in a tool call it would be an argument."""
+        if self.channel.kind == "tool_call":
+            return
+        messages = self._session.deployment.messages
+        notice = messages.blocked if self.step == "block" else messages.replaced
+        self._notice = f"\n\n{notice}" if any(self._text) else notice
 
 
 def _labelled(texts: Iterable[tuple[str, str]]) -> str:

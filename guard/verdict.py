@@ -58,12 +58,14 @@ def action_of(step: Step) -> Action:
 
 def worst_step(steps: Iterable[Step]) -> Step:
     """Return the most severe step, `allow` where there is none."""
-    return max(steps, key=_SEVERITY.__getitem__, default="allow")
+    given: list[Step] = ["allow", *steps]
+    return max(given, key=lambda step: _SEVERITY[step])
 
 
 def worst_action(actions: Iterable[Action]) -> Action:
     """Return the most severe action, `allow` where there is none."""
-    return max(actions, key=_SEVERITY.__getitem__, default="allow")
+    given: list[Action] = ["allow", *actions]
+    return max(given, key=lambda action: _SEVERITY[action])
 
 
 def delivers(step: Step) -> bool:

@@ -1,8 +1,9 @@
-"""A small pool of daemon threads that runs detectors under a deadline.
+"""A small pool of daemon threads that runs jobs under a deadline.
 
 The standard library's thread pool joins its threads at exit, so that one detector that
 hangs would keep the process alive for ever; these threads are daemons. A thread whose
-job overran its deadline is given up and replaced, so that others keep their turn.
+job overran its deadline is given up and replaced, so that others keep their turn; where
+too many hang, jobs are given up unrun, and never run late or wait for ever.
 
 This module does not know what it runs.
 """
@@ -13,143 +14,239 @@ import asyncio
 import contextlib
 import contextvars
 import os
-import queue
 import threading
 import time
+import weakref
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+STUCK_LIMIT: Final = 64
+"""Hanging threads that are replaced; memory is bounded where a detector hangs for good."""
+
 _MINIMUM_THREADS: Final = 2
 
 
 class Job:
-    """One call that runs in a worker thread; `abandoned` asks it to stop early."""
+    """One call that runs in a worker thread; `abandoned` asks it to stop early.
 
-    __slots__ = ("_call", "_context", "_done", "_watchers", "abandoned", "replaced", "started")
+    Args:
+        call: gets the job itself, so that it can look at `abandoned`.
+        timeout: seconds that it may take, counted from its start and not from its queueing.
+    """
 
-    def __init__(self, call: Callable[[Job], None]) -> None:
-        """Keep `call`, which gets the job itself so that it can look at `abandoned`."""
+    __slots__ = (
+        "_call",
+        "_context",
+        "_done",
+        "_queued",
+        "_started",
+        "_timeout",
+        "_watcher",
+        "abandoned",
+    )
+
+    def __init__(self, call: Callable[[Job], None], timeout: float) -> None:
+        """Keep the caller's context variables for the call."""
         self._call = call
+        self._timeout = timeout
         self._context = contextvars.copy_context()
         self._done = threading.Event()
-        self._watchers: list[Callable[[], None]] = []
+        self._watcher: Callable[[], None] | None = None
+        self._queued = time.monotonic()
+        self._started: float | None = None
         self.abandoned = False
-        self.replaced = False
-        self.started: float | None = None
 
     def run(self) -> None:
         """Run the call, unless it was given up before its turn came."""
-        self.started = time.monotonic()
+        self._started = time.monotonic()
         try:
             if not self.abandoned:
                 self._context.run(self._call, self)
         finally:
             self._done.set()
-            for watcher in self._watchers:
-                watcher()
+            if self._watcher is not None:
+                self._watcher()
 
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Have `watcher` called (from the worker thread) when the job is done."""
-        self._watchers.append(watcher)
-        if self._done.is_set():
+        """Have `watcher` called, perhaps twice and from any thread, when the job is done."""
+        self._watcher = watcher
+        if self.done:
             watcher()
 
-    def remaining(self, timeout: float) -> float:
-        """Return the seconds left of `timeout`, which counts from the job's start."""
-        if self.started is None:
-            return timeout
-        return timeout - (time.monotonic() - self.started)
+    def remaining(self) -> float:
+        """Return the seconds left, all of them before the job's start."""
+        if self._started is None:
+            return self._timeout
+        return self._timeout - (time.monotonic() - self._started)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until done, or so many seconds."""
+        self._done.wait(seconds)
 
     @property
     def done(self) -> bool:
         """Whether the call has ended."""
         return self._done.is_set()
 
-    def wait(self, timeout: float) -> bool:
-        """Wait until done, at most `timeout` seconds from the job's start; say if it is done."""
-        while not self._done.is_set():
-            left = self.remaining(timeout)
-            if left <= 0:
-                return self._done.is_set()
-            self._done.wait(left)
-        return True
+    @property
+    def late(self) -> bool:
+        """Whether it has waited longer for its start than it may take."""
+        return self._started is None and time.monotonic() - self._queued >= self._timeout
 
 
 class Workers:
-    """Runs jobs on at most `size` threads at a time. Survives `os.fork`."""
+    """Runs jobs on at most `size` threads at a time; those that hang do not count.
+
+    Threads start with the first jobs and end with the instance. Survives `os.fork`.
+    """
 
     def __init__(self, size: int | None = None) -> None:
         """Start no thread yet; `size` defaults to the number of usable cores."""
-        self._size = size or max(_MINIMUM_THREADS, len(_usable_cores()))
-        self._lock = threading.Lock()
-        self._reset()
+        self._size = size or max(_MINIMUM_THREADS, _usable_cores())
+        self._begin()
+        _all.add(self)
 
-    def submit(self, call: Callable[[Job], None]) -> Job:
+    def run(self, call: Callable[[Job], None], timeout: float) -> bool:
+        """Run `call` and wait; `False` if it overran `timeout` seconds and was given up."""
+        pool = self._pool
+        job = pool.submit(call, timeout)
+        try:
+            while pool.awaits(job):
+                job.wait(job.remaining())
+        finally:
+            pool.leave(job)
+        return job.done
+
+    async def arun(self, call: Callable[[Job], None], timeout: float) -> bool:  # noqa: ASYNC109
+        """As `run`, without blocking the event loop."""
+        pool = self._pool
+        loop = asyncio.get_running_loop()
+        finished = asyncio.Event()
+        job = pool.submit(call, timeout)
+        job.watch(lambda: _wake(loop, finished))
+        try:
+            while pool.awaits(job):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(job.remaining()):
+                        await finished.wait()
+        finally:
+            pool.leave(job)
+        return job.done
+
+    def restart(self) -> None:
+        """Begin anew without threads, as a forked child must: it has none of them."""
+        self._closing.detach()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pool = _Pool(self._size)
+        # Threads know the pool alone, so that they do not keep this instance alive.
+        self._closing = weakref.finalize(self, self._pool.close)
+        self._closing.atexit = False
+
+
+class _Pool:
+    """What the threads share; one lock guards whatever changes."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._running: set[Job] = set()
+        self._serving = 0
+        self._stuck = 0
+        self._closed = False
+
+    def submit(self, call: Callable[[Job], None], timeout: float) -> Job:
         """Queue `call` and return its job."""
-        job = Job(call)
+        job = Job(call, timeout)
         with self._lock:
-            if self._pid != os.getpid():
-                self._reset()
-            if self._threads < self._size:
+            if self._serving < self._size:
                 self._spawn()
         self._queue.put(job)
         return job
 
-    def run(self, call: Callable[[Job], None], timeout: float) -> bool:
-        """Run `call` and wait; `False` if it overran `timeout` seconds and was given up."""
-        job = self.submit(call)
-        return job.wait(timeout) or self._give_up(job)
+    def awaits(self, job: Job) -> bool:
+        """Return whether it is worth to wait for `job`; see to it that its turn can come."""
+        if job.done or job.remaining() <= 0:
+            return False
+        self._replace_stuck()
+        return self._serving > 0 or not job.late
 
-    async def arun(self, call: Callable[[Job], None], timeout: float) -> bool:  # noqa: ASYNC109
-        """As `run`, without blocking the event loop."""
-        loop = asyncio.get_running_loop()
-        finished = asyncio.Event()
-        job = self.submit(call)
-        job.watch(lambda: _wake(loop, finished))
-        try:
-            while not job.done and (left := job.remaining(timeout)) > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(finished.wait(), left)
-        except asyncio.CancelledError:
+    def leave(self, job: Job) -> None:
+        """Wait for `job` no more."""
+        if not job.done:
             job.abandoned = True
-            raise
-        return job.done or self._give_up(job)
+            self._replace_stuck()
 
-    def _give_up(self, job: Job) -> bool:
-        job.abandoned = job.replaced = True
+    def close(self) -> None:
+        """Have every thread end behind the jobs that are queued."""
         with self._lock:
-            self._spawn()
-        return False
+            self._closed = True
+            for _ in range(self._serving):
+                self._queue.put(None)
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._threads = 0
+    def _replace_stuck(self) -> None:
+        """Start a thread for each one whose job overran its time."""
+        with self._lock:
+            for job in [job for job in self._running if job.remaining() <= 0]:
+                self._running.discard(job)
+                self._serving -= 1
+                self._stuck += 1
+                self._spawn()
 
     def _spawn(self) -> None:
-        self._threads += 1
-        name = f"guard-worker-{self._threads}"
-        threading.Thread(target=self._work, args=(self._queue,), name=name, daemon=True).start()
+        if self._stuck > STUCK_LIMIT:
+            return
+        # Where the system has no thread left, jobs wait for those that serve.
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=self._work, name="guard-worker", daemon=True).start()
+            self._serving += 1
 
-    @staticmethod
-    def _work(jobs: queue.SimpleQueue[Job]) -> None:
-        while True:
-            job = jobs.get()
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            with self._lock:
+                self._running.add(job)
             # A call reports by its own means; even `SystemExit` must not cost a thread.
             with contextlib.suppress(BaseException):
                 job.run()
-            if job.replaced:
+            if not self._goes_on(job):
                 return
 
+    def _goes_on(self, job: Job) -> bool:
+        """Return whether the thread that ran `job` is still needed."""
+        with self._lock:
+            if job in self._running:
+                self._running.remove(job)
+                return True
+            self._stuck -= 1
+            if self._closed or self._serving >= self._size:
+                return False
+            self._serving += 1
+            return True
 
-def _usable_cores() -> set[int] | range:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return range(os.cpu_count() or 1)
+
+_all: Final[weakref.WeakSet[Workers]] = weakref.WeakSet()
+
+
+def _restart_all() -> None:
+    for workers in list(_all):
+        workers.restart()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restart_all)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, finished: asyncio.Event) -> None:
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # the loop may be closed by now
         loop.call_soon_threadsafe(finished.set)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

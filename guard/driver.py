@@ -1,0 +1,259 @@
+"""Answers what a session asks for: has passages judged and rows kept.
+
+Detectors run on the guard's own few threads under the class's time limit. Whatever goes
+wrong in a detector or in the journal becomes a failure in an `Outcome` and never an
+exception or an all-clear.
+
+This module does not know how a unit is judged or mended (`guard.session`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from operator import index
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+from guard.assess import Failure
+from guard.errors import JournalError
+from guard.journal.record import emit, keep_text
+from guard.session import Judge, Outcome, Release
+from guard.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from guard.assess import DetectorStatus
+    from guard.detectors.base import Detector, Finding, Passage
+    from guard.journal.record import Record
+    from guard.journal.store import Journal
+    from guard.session import Keep, Steps
+    from guard.workers import Job
+
+_T = TypeVar("_T")
+
+FINDINGS_LIMIT: Final = 10_000
+"""Findings of one detector in one passage; more are a fault and would eat all memory."""
+
+_QUOTE: Final = 8
+"""Characters in a row that make an error's message a quotation of the text."""
+
+_MESSAGE_LIMIT: Final = 200
+
+_log = structlog.get_logger("guard")
+
+
+class Driver:
+    """Runs sessions; shared by all of them and immutable.
+
+    Args:
+        detectors: asked in this order.
+        timeout: seconds that all detectors together may take for one passage.
+        journal: where rows go; `None` for nowhere.
+        redactor: takes secrets and personal data out of texts that the journal keeps.
+    """
+
+    def __init__(
+        self,
+        detectors: Iterable[Detector],
+        timeout: float,
+        journal: Journal | None,
+        redactor: Callable[[str], str],
+    ) -> None:
+        """Start no thread yet."""
+        self._journal = journal
+        self._detectors = tuple(detectors)
+        self._timeout = timeout
+        self._redactor = redactor
+        self._workers = Workers()
+
+    def advance(self, steps: Steps) -> str | None:
+        """Answer `steps` until some text may leave; return it, `None` at their end."""
+        answer: Outcome | None = None
+        with contextlib.suppress(StopIteration):
+            while True:
+                step = steps.send(answer)
+                if isinstance(step, Release):
+                    return step.text
+                answer = self._judge(step) if isinstance(step, Judge) else self._keep(step)
+        return None
+
+    async def aadvance(self, steps: Steps) -> str | None:
+        """As `advance`, without blocking the event loop."""
+        answer: Outcome | None = None
+        with contextlib.suppress(StopIteration):
+            while True:
+                step = steps.send(answer)
+                if isinstance(step, Release):
+                    return step.text
+                if isinstance(step, Judge):
+                    answer = await self._ajudge(step)
+                elif self._journal is None:
+                    answer = self._keep(step)
+                else:
+                    answer = await _undisturbed(asyncio.to_thread(self._keep, step))
+        return None
+
+    def run(self, steps: Steps) -> None:
+        """Answer all of `steps`; what may leave is not wanted."""
+        while self.advance(steps) is not None:
+            pass
+
+    async def arun(self, steps: Steps) -> None:
+        """As `run`, without blocking the event loop."""
+        while await self.aadvance(steps) is not None:
+            pass
+
+    def _judge(self, step: Judge) -> Outcome:
+        tally = _Tally(self._detectors, step.passage, self._timeout)
+        finished = self._workers.run(tally.fill, self._timeout)
+        return tally.outcome(finished=finished)
+
+    async def _ajudge(self, step: Judge) -> Outcome:
+        tally = _Tally(self._detectors, step.passage, self._timeout)
+        finished = await self._workers.arun(tally.fill, self._timeout)
+        return tally.outcome(finished=finished)
+
+    def _keep(self, step: Keep) -> Outcome | None:
+        """Make the row durable, then log its event, where it is the last word on the exchange."""
+        failure = None if self._journal is None else self._write(self._journal, step)
+        if step.final:
+            _try_to_log(emit, step.record)
+        return None if failure is None else Outcome(failures=(failure,))
+
+    def _write(self, journal: Journal, step: Keep) -> Failure | None:
+        try:
+            record = self._kept(step.record)
+            if step.new:
+                journal.write(record)
+            else:
+                journal.update(record)
+        except Exception as error:  # noqa: BLE001  # metadata and redactors are anybody's
+            # Only our own message is known to quote nothing of the exchange.
+            detail = str(error) if isinstance(error, JournalError) else type(error).__name__
+            _try_to_log(_log.error, "guard.journal_failed", record=step.record.id, error=detail)
+            return Failure("journal", "failed", detail)
+        return None
+
+    def _kept(self, record: Record) -> Record:
+        """Return `record` with its texts as they are to be kept."""
+        keep = partial(keep_text, mode=record.text_mode, redactor=self._redactor)
+        return replace(
+            record,
+            prompt=keep(record.prompt or ""),
+            response=keep(record.response or ""),
+            outcome=keep(record.outcome or ""),
+        )
+
+
+class _Tally:
+    """What each detector said about one passage, filled in by a worker thread."""
+
+    def __init__(self, detectors: tuple[Detector, ...], passage: Passage, timeout: float) -> None:
+        self._detectors = detectors
+        self._passage = passage
+        self._timeout = timeout
+        self._answers: dict[str, tuple[DetectorStatus, tuple[Finding, ...], str]] = {}
+
+    def fill(self, job: Job) -> None:
+        """Run the detectors in turn, until the job is given up."""
+        for detector in self._detectors:
+            if job.abandoned:
+                return
+            self._answers[detector.name] = _ask(detector, self._passage)
+
+    def outcome(self, *, finished: bool) -> Outcome:
+        """Return what is known now; who has not answered was stopped or never had its turn."""
+        answers = dict(self._answers)
+        missing = [d.name for d in self._detectors if d.name not in answers]
+        answers |= dict.fromkeys(missing, ("skipped", (), ""))
+        if missing and not finished:
+            # They run in turn: the first without an answer is the one that was waited for.
+            answers[missing[0]] = ("timed_out", (), f"no answer in {self._timeout:g} s")
+        failures = [
+            Failure(name, status, detail, "", self._passage.start, self._passage.end)
+            for name, (status, _, detail) in answers.items()
+            if status != "ok"
+        ]
+        return Outcome(
+            findings=tuple(f for _, findings, _ in answers.values() for f in findings),
+            statuses={name: status for name, (status, _, _) in answers.items()},
+            failures=tuple(failures),
+        )
+
+
+async def _undisturbed(work: Coroutine[None, None, _T]) -> _T:
+    """Return what `work` gives; a cancellation waits until it is done.
+
+    A row that is half on its way could neither be closed nor be told from a lost one.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
+
+
+def _try_to_log(log: Callable[..., object], *values: object, **fields: object) -> None:
+    """Call `log`; a log that cannot be written, such as a closed pipe, withholds nothing."""
+    with contextlib.suppress(Exception):
+        log(*values, **fields)
+
+
+def _ask(detector: Detector, passage: Passage) -> tuple[DetectorStatus, tuple[Finding, ...], str]:
+    """Run one detector; whatever goes wrong in it is an answer too."""
+    try:
+        found = tuple(islice(detector(passage), FINDINGS_LIMIT + 1))
+    except BaseException as error:  # noqa: BLE001  # anybody's code, on a thread of ours
+        return "failed", (), _detail(error, passage)
+    try:
+        findings = tuple(_plain(finding) for finding in found)
+        problem = next((p for f in findings if (p := _invalid(f, detector, passage))), "")
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is no finding
+        return "invalid", (), f"not a finding ({type(error).__name__})"
+    if len(found) > FINDINGS_LIMIT:
+        problem = f"more than {FINDINGS_LIMIT} findings"
+    return ("invalid", (), problem) if problem else ("ok", findings, "")
+
+
+def _plain(finding: Finding) -> Finding:
+    """Return a finding with Python's own numbers, where a detector used an array's."""
+    evidence, start, end = float(finding.evidence), index(finding.start), index(finding.end)
+    return replace(finding, evidence=evidence, start=start, end=end)
+
+
+def _invalid(finding: Finding, detector: Detector, passage: Passage) -> str:
+    """Return how a finding breaks the contract, `""` where it does not."""
+    if not math.isfinite(finding.evidence):
+        return f"evidence for `{finding.category}` is {finding.evidence}"
+    if finding.category not in detector.categories:
+        return f"found `{finding.category}`, which it does not declare"
+    begins = finding.start == passage.start or passage.start < finding.start < passage.end
+    if not begins or not finding.start <= finding.end <= len(passage.text):
+        return f"span {finding.start}:{finding.end} does not begin in the unit or runs out of sight"
+    return ""
+
+
+def _detail(error: BaseException, passage: Passage) -> str:
+    """Return an error's type and message, without one that quotes the exchange."""
+    name = type(error).__name__
+    try:
+        message = str(error)[:_MESSAGE_LIMIT]
+    except Exception:  # noqa: BLE001  # the message is anybody's code as well
+        message = ""
+    parts = [message[i : i + _QUOTE] for i in range(max(1, len(message) - _QUOTE + 1))]
+    texts = (passage.text, passage.prompt, passage.system)
+    if any(part in text for part in parts for text in texts):
+        return name
+    return f"{name}: {message}"

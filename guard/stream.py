@@ -1,0 +1,169 @@
+"""Iterators over what may leave of a response that is still arriving.
+
+This module does not know how text is judged or held back (`guard.session`), and nothing
+about where pieces come from.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from guard.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        AsyncIterator,
+        Generator,
+        Iterable,
+        Iterator,
+    )
+
+    from guard.driver import Driver
+    from guard.session import Session
+    from guard.verdict import Verdict
+
+
+class GuardedStream:
+    """An iterator over what may leave of a stream; afterwards it holds the verdict.
+
+    Close it where it is not read to its end (`contextlib.closing`): what was held back is
+    dropped, the journal's row is closed and so is the source of the pieces.
+    """
+
+    def __init__(self, driver: Driver, session: Session, pieces: Iterable[str]) -> None:
+        """Read nothing from `pieces` yet."""
+        if not hasattr(pieces, "__iter__"):
+            raise InputError(f"`pieces` must be iterable, not {_kind(pieces)}")
+        self._session = session
+        self._pieces = pieces
+        self._begun = False
+        # A generator that knows this object would be a cycle, and a stream that is merely
+        # dropped would not close its row until the garbage collector comes by.
+        self._texts = _texts(driver, session, pieces)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the response was blocked; true as soon as the class's message is delivered."""
+        return self._session.blocked
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The verdict; raises `InputError` while the stream has not been read to its end."""
+        return _verdict(self._session)
+
+    def close(self) -> None:
+        """Stop reading; what was held back is dropped, the journal's row is closed."""
+        self._texts.close()
+        if not self._begun:
+            self._begun = True
+            _close(self._pieces)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self._begun = True
+        return next(self._texts)
+
+
+class AsyncGuardedStream:
+    """As `GuardedStream`, for an asynchronous source (`contextlib.aclosing`)."""
+
+    def __init__(self, driver: Driver, session: Session, pieces: AsyncIterable[str]) -> None:
+        """Read nothing from `pieces` yet."""
+        if not hasattr(pieces, "__aiter__"):
+            raise InputError(
+                f"`pieces` must be asynchronously iterable, not {_kind(pieces)}: use `stream` for "
+                "a plain iterable"
+            )
+        self._session = session
+        self._pieces = pieces
+        self._begun = False
+        self._texts = _atexts(driver, session, pieces)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the response was blocked; true as soon as the class's message is delivered."""
+        return self._session.blocked
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The verdict; raises `InputError` while the stream has not been read to its end."""
+        return _verdict(self._session)
+
+    async def aclose(self) -> None:
+        """Stop reading; what was held back is dropped, the journal's row is closed."""
+        await self._texts.aclose()
+        if not self._begun:
+            self._begun = True
+            await _aclose(self._pieces)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        self._begun = True
+        return await anext(self._texts)
+
+
+def _texts(driver: Driver, session: Session, pieces: Iterable[str]) -> Generator[str, None, None]:
+    try:
+        for piece in pieces:
+            steps = session.feed(piece)
+            while (text := driver.advance(steps)) is not None:
+                yield text
+            if session.stopped:
+                break
+        steps = session.finish()
+        while (text := driver.advance(steps)) is not None:
+            yield text
+    finally:
+        try:
+            driver.run(session.abandon())
+        finally:
+            _close(pieces)
+
+
+async def _atexts(
+    driver: Driver, session: Session, pieces: AsyncIterable[str]
+) -> AsyncGenerator[str, None]:
+    try:
+        async for piece in pieces:
+            steps = session.feed(piece)
+            while (text := await driver.aadvance(steps)) is not None:
+                yield text
+            if session.stopped:
+                break
+        steps = session.finish()
+        while (text := await driver.aadvance(steps)) is not None:
+            yield text
+    finally:
+        try:
+            await driver.arun(session.abandon())
+        finally:
+            await _aclose(pieces)
+
+
+def _verdict(session: Session) -> Verdict:
+    if not session.finished:
+        raise InputError("the stream has no verdict yet: read it to its end first")
+    return session.verdict()
+
+
+def _close(pieces: Any) -> None:
+    close = getattr(pieces, "close", None)
+    if close is not None:
+        close()
+
+
+async def _aclose(pieces: Any) -> None:
+    aclose = getattr(pieces, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,65 @@
+"""The README and the docs: their code runs, their commands are CI's, their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from guard import builtin_classes
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+if not README.is_file():  # the tests of the built wheel run outside the checkout
+    pytest.skip("there is no README beside the tests", allow_module_level=True)
+
+TEXT = README.read_text("utf-8")
+PAGES = sorted([README, *(ROOT / "docs").glob("*.md"), ROOT / "CHANGELOG.md"])
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_examples_run(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each example runs as it stands and prints something."""
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("python")[number], f"README example {number}", "exec"), {"__name__": "x"})  # noqa: S102
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_first_example_is_short() -> None:
+    """Ten lines show what it does."""
+    lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
+    assert len(lines) <= 10
+
+
+@pytest.mark.parametrize("name", ["run", "test"])
+def test_ci_runs_the_commands_of_the_readme(name: str) -> None:
+    """Both commands are marked, are one line, and CI takes them from here."""
+    found = re.search(rf"<!-- command: {name} -->\n```\n(.+)\n```", TEXT)
+    assert found is not None
+    assert found[1].startswith("python3 -m venv")
+    assert f"readme_command {name}" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link names a file that is there."""
+    links = re.findall(r"\]\(([^)#]+)", page.read_text("utf-8"))
+    missing = [
+        link for link in links if "://" not in link and not (page.parent / link).exists()
+    ]
+    assert not missing
+
+
+def test_every_class_is_named() -> None:
+    """The table of classes is complete and has the right ranks."""
+    for item in builtin_classes():
+        assert f"| `{item.name}` | {item.rank} |" in TEXT

