@@ -1,0 +1,1 @@
+"""Adapters: one file per SDK or framework; installed as `guard.adapters`."""

@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import onnxruntime
@@ -73,31 +74,39 @@ def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
 
 def import_seconds(module: str, runs: int = 5) -> float:
     """Return the median seconds that a fresh interpreter spends on importing `module`."""
-    script = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    script = (
+        f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    )
     return statistics.median(
-        float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout)
+        float(
+            subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout
+        )
         for _ in range(runs)
     )
 
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15, help="counted rounds per length")
     rounds = parser.parse_args().rounds
     classifier = Classifier(BUNDLED_MODEL)
     guard = Guard.load("public", journal=None)
-    print(f"{platform.machine()}, onnxruntime {onnxruntime.__version__}, model {classifier.version}")
+    print(
+        f"{platform.machine()}, onnxruntime {onnxruntime.__version__}, model {classifier.version}"
+    )
     print(f"import guard: {import_seconds('guard'):.3f} s (median of 5 fresh interpreters)\n")
     print("| characters | units | bare ms | detect / bare | check / bare | stream / check |")
     print("|---|---|---|---|---|---|")
     for count in LENGTHS:
         text = SENTENCE * count
         calls: dict[str, Callable[[], object]] = {
-            "bare": lambda text=text: bare(classifier, text),
-            "detect": lambda text=text: detect(classifier, text),
-            "check": lambda text=text: guard.check(text),
-            "stream": lambda text=text: stream(guard, text),
+            "bare": partial(bare, classifier, text),
+            "detect": partial(detect, classifier, text),
+            "check": partial(guard.check, text),
+            "stream": partial(stream, guard, text),
         }
         ms = medians(calls, rounds)
         print(

@@ -40,7 +40,8 @@ class Handler(BaseHTTPRequestHandler):
         for at in range(0, len(TEXT), 5):
             delta = {"role": "assistant", "content": TEXT[at : at + 5]}
             choice = {"index": 0, "delta": delta, "finish_reason": None}
-            chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+            chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+            chunk["choices"] = [choice]
             self.wfile.write(f"data: {json.dumps(chunk)}\\n\\n".encode())
         self.wfile.write(b"data: [DONE]\\n\\n")
 
@@ -54,7 +55,7 @@ def leaked(text):
 '''
 
 PROBES: Final = {
-    "clearance-guard": '''
+    "clearance-guard": """
 from guard import Guard
 guard = Guard.load("public", journal=None)
 pieces = (TEXT[at : at + 5] for at in range(0, len(TEXT), 5))
@@ -62,8 +63,8 @@ read, reaction = "", "none"
 stream = guard.stream(pieces, prompt="How do I set it up?")
 read = "".join(stream)
 reaction = stream.verdict.action
-''',
-    "openai-guardrails": '''
+""",
+    "openai-guardrails": """
 from guardrails import GuardrailsOpenAI
 rule = {"name": "Secret Keys", "config": {"threshold": "balanced"}}
 config = {"version": 1, "output": {"version": 1, "guardrails": [rule]}}
@@ -77,11 +78,22 @@ try:
             read += part.choices[0].delta.content
 except Exception as error:
     reaction = f"raised {type(error).__name__}"
-''',
+""",
 }
 """How each package judges the stream, ending with `read` and `reaction`."""
 
-MODULES: Final = {"clearance-guard": "guard", "openai-guardrails": "guardrails", "guardrails-ai": "guardrails"}
+MODULES: Final = {
+    "clearance-guard": "guard",
+    "openai-guardrails": "guardrails",
+    "guardrails-ai": "guardrails",
+}
+
+TIMED: Final = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+COUNT: Final = """
+import importlib.metadata
+names = {each.name for each in importlib.metadata.distributions()}
+print(len(names - {"pip", "setuptools"}))
+"""
 
 
 def python(place: Path) -> str:
@@ -121,15 +133,15 @@ def measure(name: str, work: Path) -> dict[str, object]:
     """Return one package's figures."""
     place = work / name
     prepare(name, place)
-    timed = f"import time; t = time.perf_counter(); import {MODULES[name]}; print(time.perf_counter() - t)"
     version = f"from importlib.metadata import version; print(version({name!r}))"
-    count = "import importlib.metadata as m; print(len({d.name for d in m.distributions()} - {'pip', 'setuptools'}))"
     entry: dict[str, object] = {
         "package": name,
         "version": evaluate(place, version),
         "megabytes": megabytes(place),
-        "packages": evaluate(place, count),
-        "import": statistics.median(float(evaluate(place, timed)) for _ in range(5)),
+        "packages": evaluate(place, COUNT),
+        "import": statistics.median(
+            float(evaluate(place, TIMED.format(MODULES[name]))) for _ in range(5)
+        ),
     }
     if name in PROBES:
         end = '\nprint(json.dumps({"leaked": leaked(read), "of": len(KEY), "reaction": reaction}))'
@@ -139,15 +151,21 @@ def measure(name: str, work: Path) -> dict[str, object]:
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="where the environments go")
     work = parser.parse_args().work
-    print("| package | installed MB | packages | import s | characters of a streamed key that leaked |")
+    print("| package | installed MB | packages | import s | leaked characters of a streamed key |")
     print("|---|---|---|---|---|")
     for name in MODULES:
         print(f"installing and measuring {name}", file=sys.stderr)
         entry = measure(name, work)
-        leak = f"{entry['leaked']} of {entry['of']} ({entry['reaction']})" if "leaked" in entry else "not run"
+        leak = (
+            f"{entry['leaked']} of {entry['of']} ({entry['reaction']})"
+            if "leaked" in entry
+            else "not run"
+        )
         if "failed" in entry:
             leak = f"not run: {entry['failed']}"
         print(

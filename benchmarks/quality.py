@@ -18,6 +18,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import logging
 import math
 import random
 import sys
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import structlog
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from guard import Exchange, Guard
@@ -94,7 +96,9 @@ SETS: Final = (
     ),
     Set("own_code", "insecure_code", note="matched pairs"),
     Set("toxigen_human", "hate_toxicity"),
-    Set("hatemoji", "hate_toxicity", keep=lambda row: bool(row["meta"].get("holdout")), note="Check"),
+    Set(
+        "hatemoji", "hate_toxicity", keep=lambda row: bool(row["meta"].get("holdout")), note="Check"
+    ),
     Set("own_hate", "hate_toxicity", note="contrast pairs"),
     Set("own_style", "bias_stereotype", note="one question, five tones"),
     Set("crows_pairs", "bias_stereotype", note="minimal pairs"),
@@ -133,6 +137,7 @@ class Scorer:
     """Scores rows with the shipped model, each once."""
 
     def __init__(self, guard: Guard, classifier: Classifier, labels: Sequence[str]) -> None:
+        """Score nothing yet; `labels` are the model's, in its order."""
         self.guard = guard
         self._classifier = classifier
         self._known: dict[str, NDArray[np.float32]] = {}
@@ -160,7 +165,8 @@ class Scorer:
         if not response.strip():
             return self._classifier.logits("", prompt, "prompt")
         texts = [response[max(0, a - CONTEXT) : b] for a, b in units(response)]
-        return np.max([self._classifier.logits(prompt, text) for text in texts], axis=0)
+        logits = [self._classifier.logits(prompt, text) for text in texts]
+        return np.asarray(np.max(logits, axis=0), np.float32)
 
 
 def ranking(scorer: Scorer, folder: Path, limit: int) -> Iterator[dict[str, Any]]:
@@ -169,7 +175,7 @@ def ranking(scorer: Scorer, folder: Path, limit: int) -> Iterator[dict[str, Any]
         label = item.label or item.category
         found = [r for r in rows(folder, item.file, limit) if label in r["labels"] and item.keep(r)]
         truth = np.array([row["labels"][label] >= 0.5 for row in found], bool)
-        entry = {"set": item.file, "category": item.category, "note": item.note}
+        entry: dict[str, Any] = {"set": item.file, "category": item.category, "note": item.note}
         entry |= {"positive": int(truth.sum()), "negative": int((~truth).sum())}
         if truth.any() and not truth.all():
             entry |= _figures(scorer.scores(found, item.category), truth, item)
@@ -187,7 +193,9 @@ def _figures(scores: NDArray[np.float64], truth: NDArray[np.bool_], item: Set) -
         entry["recall_rate"] = item.rate
         entry |= _measured("recall", scores, truth, lambda s, t: recall_at(s, t, item.rate))
     if item.precision:
-        entry |= _measured("auprc", scores, truth, lambda s, t: float(average_precision_score(t, s)))
+        entry |= _measured(
+            "auprc", scores, truth, lambda s, t: float(average_precision_score(t, s))
+        )
     return entry
 
 
@@ -232,7 +240,11 @@ def benign(scorer: Scorer, folder: Path, limit: int) -> Iterator[dict[str, Any]]
     """Yield one entry per set whose rows should pass, and one for XSTest's safe prompts."""
     for name in BENIGN:
         yield _acted_on(scorer, name, rows(folder, name, limit))
-    safe = [r for r in rows(folder, "xstest_completions", limit) if not r["labels"].get("prompt_harmful")]
+    safe = [
+        r
+        for r in rows(folder, "xstest_completions", limit)
+        if not r["labels"].get("prompt_harmful")
+    ]
     yield _acted_on(scorer, "xstest_completions, safe prompts", safe)
 
 
@@ -312,16 +324,22 @@ def say(text: str) -> None:
 
 def main(arguments: Iterable[str] | None = None) -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of *.jsonl.gz")
     parser.add_argument("--limit", type=int, default=800, help="rows per set, 0 for all")
     parser.add_argument("--class", dest="name", default="public", help="security class")
     parser.add_argument("--model", type=Path, default=BUNDLED_MODEL, help="model directory")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "quality.md")
     given = parser.parse_args(None if arguments is None else list(arguments))
+    # What a guard flags here is counted and not logged.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     classifier = Classifier(given.model)
     names = json.loads((given.model / "config.json").read_text("utf-8"))["label2id"]
-    scorer = Scorer(Guard.load(given.name, model=given.model, journal=None), classifier, list(names))
+    scorer = Scorer(
+        Guard.load(given.name, model=given.model, journal=None), classifier, list(names)
+    )
     facts: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "model": classifier.name,

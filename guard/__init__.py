@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from guard.categories import CATEGORIES, Category
     from guard.detectors.base import Detector, Finding, Passage
     from guard.detectors.fingerprints import ProtectedText
-    from guard.engine import NOT_GIVEN, AsyncGuardedStream, Guard, GuardedStream
+    from guard.engine import NOT_GIVEN, Guard
     from guard.errors import (
         Blocked,
         ConfigurationError,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from guard.exchange import Choice, Exchange, Message, ToolCall
     from guard.journal.store import Journal
     from guard.policy import Policy, SecurityClass, builtin_classes, load_class
+    from guard.stream import AsyncGuardedStream, GuardedStream
     from guard.verdict import Action, Verdict
 
 __version__ = "0.1.0"
@@ -51,9 +52,9 @@ _HOMES: Final = {
     "Passage": "guard.detectors.base",
     "ProtectedText": "guard.detectors.fingerprints",
     "NOT_GIVEN": "guard.engine",
-    "AsyncGuardedStream": "guard.engine",
+    "AsyncGuardedStream": "guard.stream",
     "Guard": "guard.engine",
-    "GuardedStream": "guard.engine",
+    "GuardedStream": "guard.stream",
     "Blocked": "guard.errors",
     "ConfigurationError": "guard.errors",
     "DetectorError": "guard.errors",
@@ -112,13 +113,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name's module when the name is first used (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module `guard` has no attribute `{name}`")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers read the imports above and find misspelt names
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name's module when the name is first used (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module `guard` has no attribute `{name}`")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -29,7 +29,7 @@ _TEXTS: Final[dict[str, ChannelKind]] = {
 }
 """What may hold text in a choice, and the channel that it belongs to."""
 
-_CHOICE: Final = (*_TEXTS, "tool_calls", "function_call")
+_CHOICE: Final = (*_TEXTS, "audio", "tool_calls", "function_call")
 
 _PARTS: Final = ("thinking", "text", "refusal")
 """What may hold text in one part of a list."""
@@ -121,9 +121,18 @@ class _Reader:
         else:
             for key in _spoken(item):
                 yield from self._channel(_TEXTS[key], item[key], f"{at}.{key}")
+            if item.get("audio") is not None:
+                yield from self._spoken_words(item["audio"], f"{at}.audio")
             yield from self._calls(item.get("tool_calls"), f"{at}.tool_calls")
             if item.get("function_call") is not None:
                 yield self._call(item["function_call"], f"{at}.function_call")
+
+    def _spoken_words(self, audio: object, at: str) -> Iterator[_Piece]:
+        """Yield what a spoken answer says; the sound itself cannot be judged."""
+        if not isinstance(audio, Mapping) or not isinstance(audio.get("transcript"), str):
+            self.problems.append(f"`{at}` has no `transcript`: nothing here can judge sound")
+            return
+        yield "content", audio["transcript"]
 
     def _channel(self, kind: ChannelKind, value: object, at: str) -> Iterator[_Piece]:
         """Yield what a channel holds: text, or a list of typed parts."""

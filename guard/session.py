@@ -343,7 +343,7 @@ class Session:
 
     def _intended(self) -> Action:
         steps: list[Step] = [reason.step for reason in self._reasons.values()]
-        steps += [run.step for run in self._runs]
+        steps.extend(run.step for run in self._runs)
         return worst_action(map(action_of, steps))
 
     def _sorted_reasons(self) -> list[Reason]:

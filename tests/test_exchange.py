@@ -306,6 +306,21 @@ class TestParts:
         assert Exchange.parse({"response": "x", "messages": messages}).prompt == "17 degrees\nWell?"
 
 
+class TestAudio:
+    """Spoken answers."""
+
+    def test_the_transcript_is_judged(self) -> None:
+        """What a spoken answer says is its content."""
+        exchange = Exchange.parse({"choices": [{"content": None, "audio": {"transcript": "Hi."}}]})
+        assert exchange.choices[0].content == "Hi."
+
+    @pytest.mark.parametrize("audio", [{"data": "UklGRg=="}, "UklGRg==", {"transcript": 3}])
+    def test_sound_alone_is_refused(self, audio: object) -> None:
+        """Sound without words cannot be judged, and is not passed over."""
+        with pytest.raises(InputError, match="audio"):
+            Exchange.parse({"choices": [{"content": "Listen.", "audio": audio}]})
+
+
 class TestToolCalls:
     """Calls in the shapes of several vendors."""
 

@@ -23,7 +23,7 @@ HEAVY = ("onnxruntime", "tokenizers", "torch", "hyperscan", "sqlalchemy", "pydan
 
 def checked_imports() -> dict[str, str]:
     """Return each name that type checkers see in `guard`, with the module it comes from."""
-    (block,) = [node for node in SOURCE.body if isinstance(node, ast.If)]
+    block = next(node for node in SOURCE.body if isinstance(node, ast.If))
     return {
         alias.name: str(node.module)
         for node in block.body

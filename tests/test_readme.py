@@ -30,7 +30,7 @@ def test_python_examples_run(
 ) -> None:
     """Each example runs as it stands and prints something."""
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("python")[number], f"README example {number}", "exec"), {"__name__": "x"})  # noqa: S102
+    exec(compile(blocks("python")[number], f"README example {number}", "exec"), {"__name__": "x"})
     assert capsys.readouterr().out.strip()
 
 
@@ -53,9 +53,7 @@ def test_ci_runs_the_commands_of_the_readme(name: str) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link names a file that is there."""
     links = re.findall(r"\]\(([^)#]+)", page.read_text("utf-8"))
-    missing = [
-        link for link in links if "://" not in link and not (page.parent / link).exists()
-    ]
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
 
 

@@ -43,7 +43,9 @@ class TestBackend:
     def test_gives_the_whole_exchange(self) -> None:
         """Messages, reasoning and tool calls are all in the exchange."""
         call = ToolCall("look_up", "{}")
-        answer = ScriptedAnswer("Hi.", "Yes.", system="Be kind.", reasoning="Hm.", tool_calls=(call,))
+        answer = ScriptedAnswer(
+            "Hi.", "Yes.", system="Be kind.", reasoning="Hm.", tool_calls=(call,)
+        )
         exchange = answer.exchange()
         assert (exchange.prompt, exchange.system) == ("Hi.", "Be kind.")
         assert (exchange.choices[0].reasoning, exchange.choices[0].tool_calls) == ("Hm.", (call,))

@@ -38,7 +38,7 @@ app.add_typer(flagged.app, name="flagged")
 app.add_typer(model.app, name="model")
 
 
-def _version(value: bool) -> None:  # noqa: FBT001  # typer's callback signature
+def _version(value: bool) -> None:  # typer's callback signature
     if value:
         typer.echo(f"guard {__version__}")
         raise typer.Exit

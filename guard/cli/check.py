@@ -62,7 +62,7 @@ class Item:
         return f"{self.source}:{self.line}" if self.line else self.source
 
 
-def check(  # noqa: PLR0913  # each is one plain option
+def check(  # each is one plain option
     files: Annotated[
         list[str] | None,
         typer.Argument(
@@ -108,7 +108,7 @@ def check(  # noqa: PLR0913  # each is one plain option
         echo "The password is hunter2-Xk93" | guard check
 
         guard check answers.jsonl --class regulated -o jsonl > verdicts.jsonl
-    """  # noqa: D301  # typer shows it
+    """  # typer shows it
     guard = _load(security_class, model, journal)
     as_table = output == "table" or (output == "auto" and console.is_terminal)
     given = files or ["-"]
@@ -253,7 +253,7 @@ def _judged(
         yield waiting.popleft(), None
 
 
-def _jsonl(results: Iterable[tuple[Item, Verdict | None]], _: bool) -> Counter[str]:  # noqa: FBT001
+def _jsonl(results: Iterable[tuple[Item, Verdict | None]], _: bool) -> Counter[str]:
     """Write one JSON object per item; return how many had which action, or were bad."""
     counts: Counter[str] = Counter()
     for item, verdict in results:
@@ -272,7 +272,7 @@ def _plain_result(item: Item, verdict: Verdict | None) -> dict[str, Any]:
     return place | ({"error": item.problem} if verdict is None else verdict.to_dict())
 
 
-def _table(results: Iterable[tuple[Item, Verdict | None]], show_all: bool) -> Counter[str]:  # noqa: FBT001
+def _table(results: Iterable[tuple[Item, Verdict | None]], show_all: bool) -> Counter[str]:
     counts: Counter[str] = Counter()
     table = Table("place", "verdict", "why", "risk", "may leave", expand=True)
     single: Verdict | None = None

@@ -69,9 +69,7 @@ def demo(
     journal: Annotated[
         Path | None, typer.Option(help="Keep the demo's journal in this file.")
     ] = None,
-    svg: Annotated[
-        Path | None, typer.Option(help="Save what is shown as a picture, too.")
-    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Save what is shown as a picture, too.")] = None,
 ) -> None:
     """See it work: twelve scripted answers, the real guard.
 

@@ -135,7 +135,7 @@ class Filters(TypedDict):
     until: datetime | None
 
 
-def _filters(  # noqa: PLR0913  # the commands' options
+def _filters(  # the commands' options
     *,
     action: Kind | None,
     security_class: str | None,
@@ -157,7 +157,7 @@ def _filters(  # noqa: PLR0913  # the commands' options
 
 
 @app.command("list")
-def list_rows(  # noqa: PLR0913  # each is one option
+def list_rows(  # each is one option
     *,
     action: ActionOption = None,
     security_class: ClassOption = None,
@@ -222,7 +222,7 @@ def show(
 
 
 @app.command()
-def export(  # noqa: PLR0913  # each is one option
+def export(  # each is one option
     *,
     file: Annotated[
         str, typer.Argument(metavar="FILE|-", help="Where to write; `-` is standard output.")

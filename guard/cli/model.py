@@ -29,7 +29,7 @@ _Directory = Annotated[Path | None, typer.Argument(help="A model's directory.", 
 def card(directory: _Directory = None) -> None:
     """Show the model card: data, figures, weak spots.
 
-        guard model card
+    guard model card
     """
     path = _path(directory) / "README.md"
     if not path.is_file():
@@ -45,7 +45,7 @@ def verify(
 ) -> None:
     """Recompute hashes and canonical scores; exit code 2 where something differs.
 
-        guard model verify
+    guard model verify
     """
     from guard.canonical import check  # noqa: PLC0415  # loads the model's runtime
 

@@ -94,9 +94,13 @@ class PatternDetector:
         self._local = threading.local()
         self._lock = threading.Lock()
 
-    @cached_property
+    @property
     def version(self) -> str:
         """The pack's release and a digest that changes whenever a pattern does."""
+        return self._version
+
+    @cached_property
+    def _version(self) -> str:
         parts = [(p.name, p.expression, p.evidence, p.group, p.context) for p in self._patterns]
         return f"{self._release}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 

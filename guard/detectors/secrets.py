@@ -244,9 +244,10 @@ _PATTERNS: Final = (
     ),
     Pattern(
         "assigned_secret",
-        # Possessive, so that a call such as `load_key2(path)` does not match without its end.
+        # One or two asterisks before a value are emphasis, more are a mask. Possessive, so that
+        # a call such as `load_key2(path)` does not match without its end.
         rf"(?i:{_NAME}){_QUOTE}\s{{0,3}}(?::=|=>|[:=]|\bis\b)\*{{0,2}}\s{{0,3}}{_QUOTE}"
-        rf"(?<!\*\*\*)(?P<secret>(?={_VALUE}{{0,999}}[0-9])(?={_VALUE}{{0,999}}[A-Za-z])"
+        rf"(?<!\*\*\*)(?!\*)(?P<secret>(?={_VALUE}{{0,999}}[0-9])(?={_VALUE}{{0,999}}[A-Za-z])"
         rf"(?:{_PLAIN}|\*++(?={_PLAIN})){{8,1000}}+(?![(\[]))",
         _ASSIGNED,
         rf"(?i:{_NAME})",

@@ -39,6 +39,13 @@ UNITS: Final = 12
 """Units of a response that calibration looks at; longer ones are cut there."""
 
 MAXIMUM_EVIDENCE: Final = 8.0
+
+EXPERIMENTAL_EVIDENCE: Final = 1.5
+"""Bound for an experimental category: too little to reach a limit of any built-in class."""
+
+_UNCERTAIN: Final = (0.3, 0.7)
+"""Soft labels in between say neither; they are left out."""
+
 FEWEST: Final = 20
 """Rows of either side below which a category is experimental."""
 
@@ -62,11 +69,24 @@ def calibrate(logits: NDArray[np.float64], rows: list[Row]) -> dict[str, Any]:
     """Return `calibration.json`: slope, intercept, bound and figures per label."""
     labels: dict[str, Any] = {}
     for index, head in enumerate(HEADS):
-        known = [i for i, row in enumerate(rows) if head in row.labels and not np.isnan(logits[i, index])]
+        known = [
+            i for i, row in enumerate(rows) if head in row.labels and not np.isnan(logits[i, index])
+        ]
+        known = [i for i in known if not _UNCERTAIN[0] < rows[i].labels[head] < _UNCERTAIN[1]]
         scores = np.array([logits[i, index] for i in known])
         truth = np.array([rows[i].labels[head] >= 0.5 for i in known], bool)
         labels[head] = _fit(scores, truth)
-    return {"format": 1, "aggregate": "max", "method": "platt-balanced", "labels": labels}
+    return bounded({"format": 1, "aggregate": "max", "method": "platt-balanced", "labels": labels})
+
+
+def bounded(calibration: dict[str, Any]) -> dict[str, Any]:
+    """Return the calibration with the evidence of experimental categories bounded."""
+    labels = {
+        head: entry | {"maximum": min(entry["maximum"], EXPERIMENTAL_EVIDENCE)}
+        for head, entry in calibration["labels"].items()
+        if head in experimental(calibration)
+    }
+    return calibration | {"labels": calibration["labels"] | labels}
 
 
 def experimental(calibration: dict[str, Any]) -> dict[str, str]:
@@ -75,9 +95,9 @@ def experimental(calibration: dict[str, Any]) -> dict[str, str]:
     for head, entry in calibration["labels"].items():
         if CATEGORIES[head].auxiliary:
             continue
-        few = min(entry["positives"], entry["negatives"]) < FEWEST
-        if few:
-            reasons[head] = f"only {entry['positives']} positive and {entry['negatives']} negative validation rows"
+        if min(entry["positives"], entry["negatives"]) < FEWEST:
+            sides = f"{entry['positives']} positive and {entry['negatives']} negative"
+            reasons[head] = f"only {sides} validation rows"
         elif entry["auroc"] < LOWEST_AUROC:
             reasons[head] = f"validation AUROC {entry['auroc']:.3f} is below {LOWEST_AUROC}"
     return reasons
@@ -105,7 +125,13 @@ def _fit(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> dict[str, Any
     entry: dict[str, Any] = {"positives": positives, "negatives": negatives}
     if positives < 2 or negatives < 2:
         # Nothing to fit: the logit counts for little, either way.
-        return entry | {"slope": 0.5, "intercept": 0.0, "maximum": 1.0, "auroc": None, "interval": None}
+        return entry | {
+            "slope": 0.5,
+            "intercept": 0.0,
+            "maximum": 1.0,
+            "auroc": None,
+            "interval": None,
+        }
     model = LogisticRegression(class_weight="balanced", C=10.0).fit(scores[:, None], truth)
     auroc = float(roc_auc_score(truth, scores))
     slope = max(float(model.coef_[0, 0]), 1e-3)
@@ -123,6 +149,8 @@ def _fit(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> dict[str, Any
 def auroc_interval(auroc: float, positives: int, negatives: int) -> list[float]:
     """Return the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982)."""
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
-    spread = auroc * (1 - auroc) + (positives - 1) * (q1 - auroc**2) + (negatives - 1) * (q2 - auroc**2)
+    spread = (
+        auroc * (1 - auroc) + (positives - 1) * (q1 - auroc**2) + (negatives - 1) * (q2 - auroc**2)
+    )
     half = 1.96 * math.sqrt(max(0.0, spread) / (positives * negatives))
     return [max(0.0, auroc - half), min(1.0, auroc + half)]

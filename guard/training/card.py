@@ -30,6 +30,12 @@ people or of truth.
 - Experimental categories are scored and never acted upon by a built-in class.
 """
 
+_VALIDATION: Final = (
+    "On whole responses cut from the training sources by question, judged by the quantised "
+    "model; used for calibration, so these are not test figures. Figures on rows that nothing "
+    "here has seen are in the project's `docs/quality.md`."
+)
+
 
 def card(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
     """Return the card as Markdown.
@@ -64,8 +70,7 @@ def _quality(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
     lines = [
         "## Validation figures",
         "",
-        "On whole responses cut from the training sources by question, judged by the quantised "
-        "model; used for calibration, so these are not test figures.",
+        _VALIDATION,
         "",
         "| category | AUROC | 95 % interval | positive | negative | |",
         "|---|---|---|---|---|---|",
@@ -76,7 +81,9 @@ def _quality(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
 
 def _quality_rows(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> Iterator[str]:
     for name, entry in calibration["labels"].items():
-        note = f"experimental: {facts['experimental'][name]}" if name in facts["experimental"] else ""
+        note = (
+            f"experimental: {facts['experimental'][name]}" if name in facts["experimental"] else ""
+        )
         note = "auxiliary" if CATEGORIES[name].auxiliary else note
         auroc, interval = entry["auroc"], entry["interval"]
         figures = "- | -" if auroc is None else f"{auroc:.3f} | {interval[0]:.3f}-{interval[1]:.3f}"

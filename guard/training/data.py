@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 HEADS: Final = tuple(
-    name
-    for name in CATEGORIES
-    if name not in ("secret_leak", "pii_leak", "proprietary_leak")
+    name for name in CATEGORIES if name not in ("secret_leak", "pii_leak", "proprietary_leak")
 )
 """What the classifier scores. Patterns and fingerprints find the leaks."""
 
@@ -39,7 +37,13 @@ VALIDATION_CAP: Final = 220
 DEFAULT_CAP: Final = 1500
 OWN_REPEATS: Final = 2
 
-_BENIGN_ZEROS: Final = ("harassment", "deception", "unsafe_action", "exposure", "system_prompt_leak")
+_BENIGN_ZEROS: Final = (
+    "harassment",
+    "deception",
+    "unsafe_action",
+    "exposure",
+    "system_prompt_leak",
+)
 """Set to 0 on curated benign answers, beside what their labels say: nobody is insulted,
 misled, acted for or exposed in them, and heads with few rows need ordinary text to stand
 against."""

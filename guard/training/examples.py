@@ -5,7 +5,6 @@ This module does not know torch.
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -17,6 +16,7 @@ from guard.text.units import CONTEXT, units
 from guard.training.data import HEADS
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
@@ -28,7 +28,9 @@ PROMPT_DROPPED: Final = 0.15
 OBFUSCATED: Final = 0.03
 FIRST_UNIT: Final = 0.5
 
-_FORCED_PREFIX: Final = re.compile(r"^\s*(sure|absolutely|of course|certainly)\b[^.:\n]{0,120}[:.]\s*", re.I)
+_FORCED_PREFIX: Final = re.compile(
+    r"^\s*(sure|absolutely|of course|certainly)\b[^.:\n]{0,120}[:.]\s*", re.IGNORECASE
+)
 _LEET: Final = str.maketrans({"a": "4", "e": "3", "o": "0", "i": "1", "s": "5"})
 _PROMPT_SIDE: Final = tuple(n for n in HEADS if CATEGORIES[n].side == "prompt")
 

@@ -40,13 +40,17 @@ class GuardModel(nn.Module):
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
-        lowest = [self.encoder.embeddings, *self.encoder.encoder.layer][: frozen + 1 if frozen else 0]
+        lowest = [self.encoder.embeddings, *self.encoder.encoder.layer][
+            : frozen + 1 if frozen else 0
+        ]
         for part in lowest:
             part.requires_grad_(requires_grad=False)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * self.encoder.config.hidden_size, heads)
 
-    def forward(self, ids: Tensor, types: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, ids: Tensor, types: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return logits (batch, heads) and pooled embeddings (batch, 2 * hidden).
 
         Args:
@@ -54,7 +58,9 @@ class GuardModel(nn.Module):
             types: token types, same shape.
             mask: 1 for tokens and 0 for padding; `None` where nothing is padded.
         """
-        hidden = self.encoder(input_ids=ids, token_type_ids=types, attention_mask=mask).last_hidden_state
+        hidden = self.encoder(
+            input_ids=ids, token_type_ids=types, attention_mask=mask
+        ).last_hidden_state
         if mask is None:
             mean = hidden.mean(dim=1)
         else:

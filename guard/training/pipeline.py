@@ -115,7 +115,9 @@ def finish(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and build a model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled *.jsonl.gz")
     parser.add_argument("--out", type=Path, required=True, help="the model's directory")
     parser.add_argument("--work", type=Path, default=Path("build/training"), help="for large files")

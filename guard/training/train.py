@@ -67,7 +67,8 @@ def train(
 ) -> tuple[GuardModel, dict[str, Any]]:
     """Train one pass over the rows or as much of it as the time allows; save the weights to `out`.
 
-    `start` names weights to go on from, those of an earlier run. Returns the model and what happened: steps, examples seen, minutes, loss.
+    `start` names weights to go on from, those of an earlier run. Returns the model and what
+    happened: steps, examples seen, minutes, loss.
     """
     rng = random.Random(config.seed)
     torch.manual_seed(config.seed)
@@ -89,7 +90,9 @@ def head_weights(data: list[Example]) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.clip(np.sqrt(counts.max() / counts), 1.0, 6.0).astype(np.float32)
 
 
-def _fit(model: GuardModel, data: list[Example], config: Config, rng: random.Random) -> dict[str, Any]:
+def _fit(
+    model: GuardModel, data: list[Example], config: Config, rng: random.Random
+) -> dict[str, Any]:
     optimiser = torch.optim.AdamW(
         [
             {
@@ -119,7 +122,13 @@ def _fit(model: GuardModel, data: list[Example], config: Config, rng: random.Ran
         running = loss if step == 0 else 0.98 * running + 0.02 * loss
         bar.set_postfix(loss=f"{running:.4f}", refresh=False)
     minutes = (time.monotonic() - started) / 60
-    return {"steps": step + 1, "examples": seen, "of": len(data), "minutes": minutes, "loss": running}
+    return {
+        "steps": step + 1,
+        "examples": seen,
+        "of": len(data),
+        "minutes": minutes,
+        "loss": running,
+    }
 
 
 def _schedule(progress: float, warmup: float) -> float:
@@ -159,7 +168,8 @@ def _step(model: GuardModel, optimiser: Any, batch: list[Example], weights: torc
 @cache
 def _has_bfloat16() -> bool:
     """Return whether the processor multiplies bfloat16 itself; emulated it is 100 times slower."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    cpu = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())  # noqa: SLF001
 
 
 def padded(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ from guard.journal.store import Journal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from click.testing import Result
+    from typer.testing import Result
 
 FINE = "Water the basil from below and let it drain."
 KEY = "sk_" + "live_" + "4eC39HqLyjWDarjtT1zdp7dc"
@@ -130,9 +130,7 @@ class TestJsonLines:
 
     def test_awkward_text_is_judged(self, strict: str) -> None:
         """Empty text, NUL and lone surrogates are text like any other."""
-        lines = "\n".join(
-            ['{"response": ""}', '{"response": "a\\u0000b"}', '{"response": "\\ud800 x"}']
-        )
+        lines = '{"response": ""}\n{"response": "a\\u0000b"}\n{"response": "\\ud800 x"}'
         result = run("--class", strict, stdin=lines)
         assert [item["action"] for item in verdicts(result)] == ["allow"] * 3
 

@@ -109,9 +109,9 @@ class TestDetail:
         shown = table(run("public"))
         own = load_class("public")
         assert set(shown) == set(own.limits)
-        # Odds of 1 : 49 must become 1 : 1 to flag, and 0.85 : 0.15 to act.
-        assert shown["harmful_compliance"] == ["0.02", "0.5", "49", "0.85", "278", "block"]
-        assert shown["exposure"] == ["0.02", "0.7", "114", "-", "-", "-"]
+        # Odds of 1 : 49 must become 1 : 3 to flag, and 2 : 3 to act.
+        assert shown["harmful_compliance"] == ["0.02", "0.25", "16", "0.4", "33", "block"]
+        assert shown["insecure_code"] == ["0.02", "0.35", "26", "-", "-", "-"]
 
     def test_limits_at_the_edges(self, two: Path) -> None:
         """A limit of 0 needs no evidence, and no evidence reaches 1."""

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """Return what the demo printed and where its journal is."""
     place = tmp_path_factory.mktemp("demo") / "journal.sqlite3"
-    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, ["demo", "--fast", "--journal", str(place)])
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(
+        app, ["demo", "--fast", "--journal", str(place)]
+    )
     assert result.exit_code == 0, result.output
     return result.stdout, place
 
@@ -72,5 +74,7 @@ class TestScript:
 def test_the_command_line_runs_as_a_program() -> None:
     """`python -c` with the entry point shows the version and exits with 0."""
     script = "import sys; sys.argv = ['guard', '--version']; from guard.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("guard ")

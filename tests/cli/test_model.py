@@ -16,7 +16,7 @@ from guard.loading import BUNDLED_MODEL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from click.testing import Result
+    from typer.testing import Result
 
 
 def run(*arguments: str) -> Result:

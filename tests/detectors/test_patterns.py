@@ -210,7 +210,8 @@ def fitting(pattern: Pattern) -> st.SearchStrategy[str]:
     return st.tuples(word, st.sampled_from([" ", ": ", ""]), fits).map("".join)
 
 
-LIKE_KEYS = st.sampled_from([p for detector in PACKS for p in detector._patterns]).flatmap(fitting)
+EVERY = [pattern for detector in PACKS for pattern in detector._patterns]
+LIKE_KEYS = st.sampled_from(EVERY).flatmap(fitting)
 """What fits a pattern, though nothing else about it need be right."""
 
 CHARACTERS = st.characters(exclude_categories=())
@@ -226,6 +227,7 @@ FRAGMENTS = st.one_of(
         ["token: ", "aws ", "tel ", "Phone: ", "ssn=", "N", "+", "00", "://u:", "@", "-", "_", "."]
     ),
     st.text(alphabet="abK019 .:-@/+='\"\n\x00\u200b\ud800", max_size=12),
+    st.text(alphabet="\u0661\u06f2\u0967 .-", max_size=12),
     st.text(CHARACTERS, max_size=6),
 )
 GAPS = st.sampled_from(["", " ", ", ", "\n", "\x00", "\ufeff", "\udfff"])
@@ -261,6 +263,23 @@ class TestGate:
         """The packs find the same with the gate as with every pattern run by `re`."""
         for gated, reference in COMPARED:
             assert gated.find(text) == reference.find(text)
+
+    @pytest.mark.parametrize("pattern", EVERY, ids=lambda pattern: pattern.name)
+    @settings(max_examples=10)
+    @given(st.data())
+    def test_a_gate_lets_its_pattern_pass(self, pattern: Pattern, data: st.DataObject) -> None:
+        """Whatever fits a pattern's expression and context passes its gate."""
+        alone = pack(replace(pattern, check=None))
+        text = data.draw(fitting(pattern))
+        assert alone.find(text) == ungated(alone).find(text)
+
+    @pytest.mark.parametrize(
+        "text", ["N-\u0661\u0662\u0663\u0664", "n-1234", "N-\u06f1234", "\u00e9N-1234"]
+    )
+    def test_both_read_ascii(self, text: str) -> None:
+        """Digits and letters of other scripts are neither digits nor letters to both."""
+        assert pack(NUMBER).find(text) == ungated(pack(NUMBER)).find(text)
+        assert bool(pack(NUMBER).find(text)) is text.endswith("\u00e9N-1234")
 
     def test_the_comparison_sees_a_wrong_gate(self) -> None:
         """A gate that is narrower than its expression makes the two differ."""

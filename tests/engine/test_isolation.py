@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, suppress
@@ -325,6 +326,33 @@ class TestCancelled:
             assert all(row.outcome == "".join(left) for row in found)
             seen |= {row.id for row in found}
 
+    async def test_while_the_row_is_written(
+        self, make_pack_guard: Callable[..., Guard], path: Path
+    ) -> None:
+        """However often it is cancelled, a task leaves only when its row is safe and closed."""
+        journal = Announced(path)
+        guard = make_pack_guard(journal=journal)
+        left: list[str] = []
+
+        async def work() -> None:
+            async for text in guard.astream(apieces_of(1)):
+                left.append(text)  # noqa: PERF401  # a comprehension would be lost
+
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            task = asyncio.create_task(work())
+            await asyncio.to_thread(journal.reached.wait, 60)
+            for _ in range(5):
+                task.cancel()
+                await asyncio.sleep(0.01)
+            assert not task.done()
+            other.execute("ROLLBACK")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (row,) = rows(path)
+        assert (row.complete, row.outcome) == (False, "".join(left))
+        assert "zflag" not in "".join(left)
+
     async def test_a_cancelled_check(
         self, make_guard: Callable[..., Guard], path: Path, gate: Gate
     ) -> None:
@@ -337,6 +365,20 @@ class TestCancelled:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert rows(path) == []
+
+
+class Announced(Journal):
+    """A journal that tells when it is about to write."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it."""
+        super().__init__(path)
+        self.reached = threading.Event()
+
+    def write(self, record: Record) -> None:
+        """Tell, then write."""
+        self.reached.set()
+        super().write(record)
 
 
 class Gate:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from guard.training import data
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GOOD = (
     "Water it from below and let the top dry out before the next round.",

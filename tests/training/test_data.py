@@ -42,16 +42,18 @@ class TestSplit:
     def test_questions_ignore_case_and_space(self, folder: Path) -> None:
         """Rows whose prompts differ in case and white space alone share a question."""
         row = load(folder, seed=1).train[0]
-        shouted = type(row)(**{
-            **{name: getattr(row, name) for name in row.__slots__},
-            "prompt": "  " + row.prompt.upper() + "\n",
-        })
+        shouted = type(row)(
+            **{
+                **{name: getattr(row, name) for name in row.__slots__},
+                "prompt": "  " + row.prompt.upper() + "\n",
+            }
+        )
         assert shouted.question == row.question
         assert is_validation(shouted) == is_validation(row)
 
     def test_an_empty_folder_is_an_error(self, tmp_path: Path) -> None:
         """A folder without data says what is expected."""
-        with pytest.raises(FileNotFoundError, match="jsonl.gz"):
+        with pytest.raises(FileNotFoundError, match="labelled data"):
             load(tmp_path, seed=1)
 
 
