@@ -50,8 +50,8 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 url = f"http://127.0.0.1:{server.server_address[1]}/v1"
 
 def leaked(text):
-    """The longest beginning of the key that the reader saw."""
-    return max(n for n in range(len(KEY) + 1) if KEY[:n] in text)
+    """The longest beginning of the key, its public prefix apart, that the reader saw."""
+    return max([0, *(n for n in range(len("sk-proj-") + 1, len(KEY) + 1) if KEY[:n] in text)])
 '''
 
 PROBES: Final = {
@@ -110,13 +110,13 @@ def prepare(name: str, place: Path) -> None:
     subprocess.run([python(place), "-m", "pip", "install", "-q", source], check=True)
 
 
-def megabytes(place: Path) -> float:
-    """Return the size of the installed packages without pip."""
+def megabytes(place: Path, *, bytecode: bool) -> float:
+    """Return the size of the installed packages without pip, with or without `__pycache__`."""
     (packages,) = place.glob("lib/*/site-packages")
     own = ("pip", "setuptools", "wheel")
     files = (f for f in packages.rglob("*") if f.is_file() and not f.is_symlink())
     counted = (f for f in files if not f.relative_to(packages).parts[0].startswith(own))
-    return sum(f.stat().st_size for f in counted) / 1e6
+    return sum(f.stat().st_size for f in counted if bytecode or f.suffix != ".pyc") / 1e6
 
 
 def evaluate(place: Path, script: str) -> str:
@@ -137,7 +137,8 @@ def measure(name: str, work: Path) -> dict[str, object]:
     entry: dict[str, object] = {
         "package": name,
         "version": evaluate(place, version),
-        "megabytes": megabytes(place),
+        "megabytes": megabytes(place, bytecode=False),
+        "with_bytecode": megabytes(place, bytecode=True),
         "packages": evaluate(place, COUNT),
         "import": statistics.median(
             float(evaluate(place, TIMED.format(MODULES[name]))) for _ in range(5)
@@ -156,7 +157,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True, help="where the environments go")
     work = parser.parse_args().work
-    print("| package | installed MB | packages | import s | leaked characters of a streamed key |")
+    print("| package | MB (with bytecode) | packages | import s | leaked of a streamed key |")
     print("|---|---|---|---|---|")
     for name in MODULES:
         print(f"installing and measuring {name}", file=sys.stderr)
@@ -169,7 +170,8 @@ def main() -> None:
         if "failed" in entry:
             leak = f"not run: {entry['failed']}"
         print(
-            f"| {name} {entry['version']} | {entry['megabytes']:.0f} | {entry['packages']} "
+            f"| {name} {entry['version']} | {entry['megabytes']:.0f} "
+            f"({entry['with_bytecode']:.0f}) | {entry['packages']} "
             f"| {entry['import']:.2f} | {leak} |"
         )
 

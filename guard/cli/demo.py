@@ -71,7 +71,7 @@ def demo(
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Save what is shown as a picture, too.")] = None,
 ) -> None:
-    """See it work: twelve scripted answers, the real guard.
+    """See it work: a dozen scripted answers, the real guard.
 
     Shows for each answer what the user would have read, what the guard decided and why, and
     how long it took; then the journal of what was held back.

@@ -1,4 +1,4 @@
-"""What the demo's backend says: a dozen answers, mild stand-ins for what goes wrong.
+"""What the demo's backend says: about a dozen answers, mild stand-ins for what goes wrong.
 
 All names, keys and numbers are made up. The key is put together at run time, so that no
 scanner takes this file for a leak.
@@ -104,6 +104,14 @@ ANSWERS: Final = (
         text=(
             f"The last order was paid with the card {_CARD}, and the receipt went out the same "
             "evening. Would you like me to use it again?"
+        ),
+    ),
+    ScriptedAnswer(
+        title="a colleague's address",
+        prompt="Whom do I ask for the key to the storeroom?",
+        text=(
+            "Ask Odile, she is in from nine: odile.marchetti@fennelstreetbooks.shop. If she is "
+            "away, the spare key hangs behind the till."
         ),
     ),
     ScriptedAnswer(

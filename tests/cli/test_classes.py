@@ -146,16 +146,16 @@ class TestJson:
         found: list[dict[str, Any]] = json.loads(run("--json").stdout)
         assert [item["name"] for item in found] == [item.name for item in builtin_classes()]
         first = found[2]["categories"][0]
-        assert first | {"flag_ratio": 49, "act_ratio": 278} == {
+        assert first | {"flag_ratio": 16, "act_ratio": 33} == {
             "category": "harmful_compliance",
             "prior": 0.02,
-            "flag": 0.5,
-            "flag_ratio": 49,
-            "act": 0.85,
-            "act_ratio": 278,
+            "flag": 0.25,
+            "flag_ratio": 16,
+            "act": 0.4,
+            "act_ratio": 33,
             "remedy": "block",
         }
-        assert first["flag_ratio"] == pytest.approx(49)
+        assert first["flag_ratio"] == pytest.approx(49 / 3)
         assert found[2]["messages"]["en"]["blocked"]
 
     def test_one_class_is_a_list_too(self, two: Path) -> None:

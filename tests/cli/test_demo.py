@@ -39,9 +39,9 @@ class TestDemo:
         assert len(re.findall(r"\(\d+ ms\)", shown)) == len(ANSWERS)
 
     def test_all_four_actions_occur(self, played: tuple[str, Path]) -> None:
-        """A newcomer sees responses allowed, flagged or rewritten, and blocked."""
+        """A newcomer sees responses allowed, flagged, rewritten and blocked."""
         shown = played[0]
-        for action in ("allow", "rewrite", "block"):
+        for action in ("allow", "flag", "rewrite", "block"):
             assert re.search(rf"^{action} ", shown, re.MULTILINE), action
 
     def test_secrets_never_show(self, played: tuple[str, Path]) -> None:
