@@ -16,6 +16,7 @@ Times are medians; machines are noisy, so quote the ratios.
 from __future__ import annotations
 
 import argparse
+import logging
 import platform
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import onnxruntime
+import structlog
 
 from guard import Guard
 from guard.detectors.base import Passage
@@ -35,7 +37,7 @@ from guard.text.units import CONTEXT, units
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SENTENCE = "Water the basil from below and pinch out the tips once a week to keep it bushy. "
+SENTENCE = "The museum by the river opens at ten and shows old maps and clocks on two floors. "
 LENGTHS = (1, 4, 16, 64)
 """Sentences per text."""
 
@@ -93,7 +95,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="counted rounds per length")
     rounds = parser.parse_args().rounds
     classifier = Classifier(BUNDLED_MODEL)
-    guard = Guard.load("public", journal=None)
+    # What a guard flags here is not logged; the class acts on nothing in these texts.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    guard = Guard.load("research", journal=None)
     print(
         f"{platform.machine()}, onnxruntime {onnxruntime.__version__}, model {classifier.version}"
     )

@@ -87,7 +87,7 @@ def train(
 def head_weights(data: list[Example]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return a weight per head, so that rare categories are not drowned: 1 to 6."""
     counts = np.maximum(sum(example.mask for example in data), 1.0)
-    return np.clip(np.sqrt(counts.max() / counts), 1.0, 6.0).astype(np.float32)
+    return np.asarray(np.clip(np.sqrt(counts.max() / counts), 1.0, 6.0), np.float32)
 
 
 def _fit(
@@ -159,7 +159,7 @@ def _step(model: GuardModel, optimiser: Any, batch: list[Example], weights: torc
     losses = binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
     loss = (losses * known).sum() / known.sum().clamp(min=1.0)
     optimiser.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
     return float(loss.detach())
