@@ -36,6 +36,7 @@ from guard import Exchange, Guard
 from guard.detectors.classifier import Classifier
 from guard.loading import BUNDLED_MODEL
 from guard.text.units import CONTEXT, units
+from guard.training.calibrate import auroc_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -218,14 +219,6 @@ def _measured(
 def recall_at(scores: NDArray[np.float64], truth: NDArray[np.bool_], rate: float) -> float:
     """Return the share of positives above the score that `rate` of the negatives exceed."""
     return float((scores[truth] > np.quantile(scores[~truth], 1 - rate)).mean())
-
-
-def auroc_interval(area: float, positives: int, negatives: int) -> list[float]:
-    """Return the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982)."""
-    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
-    spread = area * (1 - area) + (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2)
-    half = 1.96 * math.sqrt(max(0.0, spread) / (positives * negatives))
-    return [max(0.0, area - half), min(1.0, area + half)]
 
 
 def wilson(hits: int, total: int) -> list[float]:
