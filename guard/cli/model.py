@@ -27,14 +27,18 @@ _Directory = Annotated[Path | None, typer.Argument(help="A model's directory.", 
 @app.command()
 @reported_errors()
 def card(directory: _Directory = None) -> None:
-    """Show the model card: data, figures, weak spots.
+    """Show the model card: data, figures, weak spots. Piped, it stays Markdown.
 
     guard model card
     """
     path = _path(directory) / "README.md"
     if not path.is_file():
         fail(f"`{path}` is missing: this model has no card")
-    console.print(Markdown(path.read_text("utf-8")))
+    text = path.read_text("utf-8")
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        typer.echo(text)
 
 
 @app.command()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def run(*arguments: str) -> Result:
     """Run `guard model` with the given arguments."""
-    return CliRunner(env={"COLUMNS": "160"}).invoke(app, ["model", *arguments])
+    return CliRunner().invoke(app, ["model", *arguments])
 
 
 def test_the_card_is_shown() -> None:
