@@ -342,6 +342,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         "version": classifier.version,
         "limit": given.limit,
         "class": given.name,
+        "part": "benign" if given.benign else "all",
     }
     with (ROOT / "benchmarks" / "quality_runs.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(facts) + "\n")

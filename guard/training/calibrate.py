@@ -49,7 +49,6 @@ _UNCERTAIN: Final = (0.3, 0.7)
 FEWEST: Final = 20
 """Rows of either side below which a category is experimental."""
 
-FEWEST_NEGATIVES: Final = 60
 LOWEST_AUROC: Final = 0.80
 """Validation AUROC below which a category is experimental."""
 

@@ -91,7 +91,7 @@ def _quantise(source: Path, target: Path) -> None:
     """Quantise weights to 7 bits per channel, embeddings included; activations dynamically.
 
     With 8 bits, processors without VNNI add pairs of products in 16 bits that overflow
-    silently, so that scores would depend on the machine; the error is otherwise the same.
+    silently, so that scores would depend on the machine.
     """
     quantize_dynamic(
         source,
