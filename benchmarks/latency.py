@@ -45,8 +45,9 @@ LENGTHS = (1, 4, 16, 64)
 def bare(classifier: Classifier, text: str) -> None:
     """Run the model on every unit of `text` and nothing else."""
     for start, end in units(text):
-        for window in classifier._encoder.encode("", text[max(0, start - CONTEXT) : end]):
-            classifier._run(window.ids, window.types)
+        begin = max(0, start - CONTEXT)
+        for window in classifier._encoder.encode("", text[begin:end], start=start - begin):
+            classifier._graph.run(window.ids, window.types)
 
 
 def detect(classifier: Classifier, text: str) -> None:

@@ -3,15 +3,17 @@
     python benchmarks/limits.py --data FOLDER --class public
 
 Scores the validation rows (cut from train by question; the model was calibrated on them, but
-not trained) with the bundled model, and prints per category: the share of risky rows that reach
-the `act` limit, the share of the category's own negatives, and how many *ordinary* rows do
-(ordinary answers of assistants, and answers that sound alarming and are fine). Rows marked
-`test` or `meta.holdout` are never read.
+not trained) with the bundled model, adds their units up as the runtime does, and prints per
+category: the share of risky rows that reach the `act` limit, the share of the category's own
+negatives, and how many *ordinary* rows do (ordinary answers of assistants, and answers that
+sound alarming and are fine). Rows marked `test` or `meta.holdout` are never read. Scoring takes
+minutes: `--cache FILE` keeps it for the next class.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +22,10 @@ import numpy as np
 from guard.assess import live_risk
 from guard.categories import CATEGORIES
 from guard.detectors.classifier import Classifier
-from guard.detectors.model_directory import read
+from guard.detectors.model_directory import Head, read
 from guard.loading import BUNDLED_MODEL
 from guard.policy import load_class
-from guard.training.calibrate import response_logits
+from guard.training.aggregate import unit_logits
 from guard.training.data import HEADS, load
 
 if TYPE_CHECKING:
@@ -46,23 +48,42 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled rows")
     parser.add_argument("--class", dest="name", default="public", help="security class")
+    parser.add_argument("--cache", type=Path, help="where units' logits are kept")
     given = parser.parse_args()
     security_class = load_class(given.name)
-    rows = load(given.data, seed=8).validation
-    logits = response_logits(Classifier(BUNDLED_MODEL), rows)
+    rows = load(given.data, seed=0).validation
+    random.Random(0).shuffle(rows)
+    units = cached(rows, given.cache)
     heads = {head.category: head for head in read(BUNDLED_MODEL, None, verify=True).heads}
     print(
         "| category | act | risky that reach it | own negatives | ordinary |\n|---|---|---|---|---|"
     )
-    for index, name in enumerate(HEADS):
+    for name in HEADS:
         limit = security_class.limit(name)
         if limit is None or limit.act is None or CATEGORIES[name].side == "prompt":
             continue
         prior = security_class.prior_of(name)
-        risks = np.array(
-            [live_risk(heads[name].calibration.evidence(float(x)), prior) for x in logits[:, index]]
-        )
+        risks = np.array([live_risk(evidence(heads[name], row), prior) for row in units])
         print(_row(name, limit.act, risks >= limit.act, rows))
+
+
+def cached(rows: list[Row], cache: Path | None) -> list[NDArray[np.float32]]:
+    """Return the logits of each row's units, each of shape (units, labels)."""
+    if cache is None or not cache.is_file():
+        units = unit_logits(Classifier(BUNDLED_MODEL), rows)
+        if cache is not None:
+            lengths = [len(row) for row in units]
+            np.savez_compressed(cache, logits=np.concatenate(units), lengths=lengths)
+        return units
+    kept = np.load(cache)
+    return np.split(kept["logits"], np.cumsum(kept["lengths"])[:-1])
+
+
+def evidence(head: Head, units: NDArray[np.float32]) -> float:
+    """Return the highest pooled evidence over a response's units, as at runtime."""
+    logits = units[:, head.index]
+    values = [head.calibration.evidence(float(x)) for x in logits if not np.isnan(x)]
+    return float(head.pooling.running(np.array(values)).max()) if values else -np.inf
 
 
 def _row(name: str, act: float, reached: NDArray[np.bool_], rows: list[Row]) -> str:

@@ -120,6 +120,11 @@ _ALL: Final = (
         "Contains personal data such as a card, account, phone or identity number.",
     ),
     Category(
+        "unfamiliar",
+        "policy",
+        "Is unlike what the classifier was trained on, so that it cannot be judged.",
+    ),
+    Category(
         "jailbreak",
         "shortcut",
         "Tries to talk a model out of its rules.",

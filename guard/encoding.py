@@ -2,8 +2,8 @@
 
 A response is encoded as a pair, `[CLS] prompt's tail [SEP] context + unit [SEP]`; a text
 on the prompt side (a user message, a tool result) alone, `[CLS] text [SEP]`. Which special
-tokens stand where is the tokenizer's own template. Whatever is longer than one window is
-judged in several windows and never truncated.
+tokens stand where is the tokenizer's own template. Left context fills what the unit leaves
+of a window; a unit that is longer than one window is judged in several and never truncated.
 
 This module does not know the model's weights, its categories or what a score means.
 """
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from guard.text.emoji import spelled
 from guard.text.normalise import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
     from guard.categories import Side
 
@@ -33,11 +34,11 @@ PROMPT_TOKENS: Final = 48
 PROMPT_CHARACTERS: Final = 600
 """Characters of the prompt's end that are tokenised for them."""
 
-TEXT_TOKENS: Final = 176
+TEXT_TOKENS: Final = 128
 """Tokens of context and unit in one window."""
 
-STRIDE_TOKENS: Final = 128
-"""How far apart the windows of a longer text begin; the last one is aligned to the end."""
+STRIDE_TOKENS: Final = 96
+"""How far apart the windows of a longer unit begin; the last one is aligned to the end."""
 
 _FEWEST: Final = 8
 """Text tokens below which a window is no use."""
@@ -52,10 +53,14 @@ class Encoded:
     Attributes:
         ids: token ids, shape (tokens,), int64.
         types: 0 for the prompt's tokens and 1 for the text's, same shape.
+        unit: which of the tokens are the unit's own, without prompt, context and special ones.
+        characters: how many characters each of those stands for, shape (unit's tokens,).
     """
 
     ids: NDArray[np.int64]
     types: NDArray[np.int64]
+    unit: slice
+    characters: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,35 +124,59 @@ class Encoder:
         """How windows are cut."""
         return self._sizes
 
-    def encode(self, prompt: str, text: str, side: Side = "response") -> list[Encoded]:
-        """Return the windows of `text`, at least one.
+    def encode(
+        self, prompt: str, text: str, side: Side = "response", start: int = 0
+    ) -> list[Encoded]:
+        """Return the windows of a unit, at least one.
 
         Args:
             prompt: the user's message; only its end is used, and only for responses.
             text: left context and unit, as they stand in the response.
             side: which side of the exchange the text is on.
+            start: where the unit begins in `text`; what is before it is context and gets
+                the room that the unit leaves.
         """
-        ids = self._ids(text)
+        tokens, context = self._split(text, start)
         template = self._alone if side == "prompt" else self._paired or self._alone
         paired = template is self._paired
         tail = self._prompt_tail(prompt[-PROMPT_CHARACTERS:]) if paired else ()
-        spans = windows(len(ids), self._sizes)
-        return [template.window(tail, ids[start:end]) for start, end in spans]
+        characters = np.array([end - begin for begin, end in tokens.offsets], np.int64)
+        found = []
+        for first, last in windows(len(tokens.ids), self._sizes, context):
+            own = max(first, context)
+            window = template.window(tail, tokens.ids[first:last], own - first)
+            found.append(Encoded(*window, characters[own:last]))
+        return found
 
     def _tail(self, prompt: str) -> tuple[int, ...]:
         return tuple(self._ids(prompt)[-self._sizes.prompt :])
 
     def _ids(self, text: str) -> list[int]:
-        plain = normalise(text, deobfuscate=True).text
-        return self._tokenizer.encode(plain, add_special_tokens=False).ids
+        return self._split(text, 0)[0].ids
+
+    def _split(self, text: str, start: int) -> tuple[Encoding, int]:
+        """Return the tokens of `text`, and how many of them are before `start`."""
+        plain = normalise(text, deobfuscate=True)
+        cut = plain.at(start) if start else 0
+        before = spelled(plain.text[:cut])
+        given = self._tokenizer.encode(before + spelled(plain.text[cut:]), add_special_tokens=False)
+        context = sum(end <= len(before) for _, end in given.offsets) if before else 0
+        return given, context
 
 
-def windows(length: int, sizes: Sizes | None = None) -> list[tuple[int, int]]:
-    """Return `(start, end)` of the windows that cover `length` tokens without a gap."""
+def windows(length: int, sizes: Sizes | None = None, context: int = 0) -> list[tuple[int, int]]:
+    """Return `(start, end)` of the windows that cover a unit without a gap, at least one.
+
+    Args:
+        length: tokens of context and unit.
+        sizes: how windows are cut.
+        context: how many of the tokens are context: the unit's window holds as many of the
+            last ones as it has room for.
+    """
     size = sizes or Sizes()
-    if length <= size.text:
-        return [(0, length)]
-    starts = [*range(0, length - size.text, size.stride), length - size.text]
+    if length - context <= size.text:
+        return [(max(0, length - size.text), length)]
+    starts = [*range(context, length - size.text, size.stride), length - size.text]
     return [(start, start + size.text) for start in starts]
 
 
@@ -176,14 +205,21 @@ class _Template:
         """Number of special tokens."""
         return sum(len(run.ids) for run in self.runs)
 
-    def window(self, prompt: Sequence[int], text: Sequence[int]) -> Encoded:
-        """Return a window of `text`, behind `prompt` where the template is a pair's."""
+    def window(
+        self, prompt: Sequence[int], text: Sequence[int], context: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], slice]:
+        """Return ids, types and unit of a window; `prompt` stands in a pair's template only.
+
+        The first `context` tokens of `text` are not the unit's.
+        """
         texts = (prompt, text) if len(self.types) > 1 else (text,)
         ids, types = [*self.runs[0].ids], [*self.runs[0].types]
         for part, kind, run in zip(texts, self.types, self.runs[1:], strict=True):
             ids += [*part, *run.ids]
             types += [*[kind] * len(part), *run.types]
-        return Encoded(np.array(ids, np.int64), np.array(types, np.int64))
+        end = len(ids) - len(self.runs[-1].ids)
+        unit = slice(end - len(text) + context, end)
+        return np.array(ids, np.int64), np.array(types, np.int64), unit
 
 
 def _template(tokenizer: Tokenizer, *, pair: bool) -> _Template:

@@ -88,6 +88,7 @@ class Guard:
             detectors={detector.name: detector.version for detector in detectors},
             categories=tuple(_categories(detectors)),
             journalled=journal is not None,
+            poolings={d.name: getattr(d, "pooling", {}) for d in detectors},
         )
 
     @classmethod

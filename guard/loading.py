@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from guard import heads
 from guard.detectors.base import Passage
 from guard.detectors.classifier import Classifier
 from guard.detectors.fingerprints import FingerprintDetector
@@ -59,9 +60,10 @@ def load_parts(
     loaded = _collect(
         problems, partial(load_class, security_class, name, extra_categories=tuple(own))
     )
-    classifier = _collect(problems, partial(Classifier, model or BUNDLED_MODEL))
+    own_heads = _heads(loaded, problems)
+    classifier = _collect(problems, partial(Classifier, model or BUNDLED_MODEL, heads=own_heads))
     fingerprints = _collect(problems, partial(FingerprintDetector, tuple(protected)))
-    if loaded is None or classifier is None or fingerprints is None:
+    if problems or loaded is None or classifier is None or fingerprints is None:
         raise ConfigurationError(problems)
     packs = (secret_detector(), personal_data_detector())
     _try_out((*packs, fingerprints, classifier))
@@ -71,6 +73,13 @@ def load_parts(
         detectors=(*packs, fingerprints, classifier, *detectors),
         redactor=partial(redact, detectors=packs),
     )
+
+
+def _heads(security_class: SecurityClass | None, problems: list[str]) -> tuple[heads.OwnHead, ...]:
+    """Load the heads that a class names."""
+    names = () if security_class is None else security_class.heads
+    found = [_collect(problems, partial(heads.read, Path(name))) for name in names]
+    return tuple(head for head in found if head is not None)
 
 
 def _try_out(detectors: Iterable[Detector]) -> None:

@@ -34,9 +34,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from guard import yaml_lines
+from guard import heads, yaml_lines
 from guard.categories import CATEGORIES
-from guard.errors import PolicyError, did_you_mean
+from guard.errors import ModelError, PolicyError, did_you_mean
 from guard.policy_problems import LANGUAGE, NAME, WORDS, given, sentence
 
 BUILTIN: Final = Path(__file__).parent / "policies"
@@ -67,6 +67,7 @@ Probability = Annotated[
 ]
 Language = Annotated[str, StringConstraints(pattern=LANGUAGE)]
 Words = Annotated[str, Field(pattern=WORDS)]
+FileName = Annotated[str, StringConstraints(min_length=1)]
 
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
 
@@ -177,6 +178,8 @@ class SecurityClass(_Model):
         name: how it is called.
         rank: its place among the classes; higher is stricter.
         description: whom it is for.
+        heads: files of own categories (`guard model fit`), relative to the policy file; the
+            categories may have limits and priors like any other.
         prior: the live prior.
         limits: per category; a category without a limit is scored and never acted upon.
         on_failure: what is done where a detector or the journal failed.
@@ -190,6 +193,7 @@ class SecurityClass(_Model):
     name: str = Field(pattern=NAME)
     rank: int = Field(ge=0, le=1000, strict=True)
     description: str = ""
+    heads: tuple[FileName, ...] = ()
     prior: Prior = Field(default_factory=Prior)
     limits: Annotated[Mapping[str, Limit], AfterValidator(_frozen), _Plain] = Field(min_length=1)
     on_failure: OnFailure = "block"
@@ -315,13 +319,14 @@ def load_policy(path: str | Path, *, extra_categories: Collection[str] = ()) -> 
         problems.append((1, (), "the file is empty: start from a built-in class"))
     if document.value is not None:
         policy, found = _validate(document)
-        problems += found + _unknown_categories(document, extra_categories)
+        own, unusable = _own_categories(document, path.parent)
+        problems += found + unusable + _unknown_categories(document, extra_categories, own)
         problems += _repeated_names(document)
     if problems or policy is None:
         # Several problems of one place are in the order in which they were found.
         ordered = sorted(problems, key=lambda problem: problem[0])
         raise PolicyError([_located(path, *problem) for problem in ordered])
-    return policy
+    return _placed(policy, path.parent)
 
 
 def builtin_classes() -> tuple[SecurityClass, ...]:
@@ -438,14 +443,59 @@ def _keys_at(location: yaml_lines.Location) -> list[str]:
     return list(model.model_fields)
 
 
+def _own_categories(
+    document: yaml_lines.Document, folder: Path
+) -> tuple[dict[int, list[str]], list[yaml_lines.Problem]]:
+    """Return the categories of each class's heads, by the class's number, and what is wrong.
+
+    A head that cannot be read stands for the category that its file is called after, so that
+    one mistake is named once.
+    """
+    classes = document.value.get("classes") if isinstance(document.value, dict) else None
+    own: dict[int, list[str]] = {}
+    problems: list[yaml_lines.Problem] = []
+    for index, item in enumerate(classes if isinstance(classes, list) else []):
+        listed = item.get("heads") if isinstance(item, dict) else None
+        for number, name in enumerate(listed if isinstance(listed, list) else []):
+            if not isinstance(name, str) or not name:
+                continue
+            location = ("classes", index, "heads", number)
+            category, wrong = _category_of(folder / name)
+            if category in own.setdefault(index, []):
+                wrong.append(f"a head above is for `{category}`, too: remove one")
+            own[index].append(category)
+            problems += [(document.line(location), location, text) for text in wrong]
+    return own, problems
+
+
+def _category_of(path: Path) -> tuple[str, list[str]]:
+    try:
+        return heads.read(path).category, []
+    except ModelError as error:
+        return path.stem, list(error.problems)
+
+
+def _placed(policy: Policy, folder: Path) -> Policy:
+    """Return the policy with the places of its heads spelled out."""
+    if not any(item.heads for item in policy.classes):
+        return policy
+    classes = [
+        item.model_copy(update={"heads": tuple(str((folder / h).absolute()) for h in item.heads)})
+        for item in policy.classes
+    ]
+    return policy.model_copy(update={"classes": tuple(classes)})
+
+
 def _unknown_categories(
-    document: yaml_lines.Document, extra: Collection[str]
+    document: yaml_lines.Document, extra: Collection[str], own: Mapping[int, Sequence[str]]
 ) -> list[yaml_lines.Problem]:
-    """Return a problem for each category that is not in the taxonomy."""
-    known = [*_limitable(), *extra]
+    """Return a problem for each category that is neither in the taxonomy nor a head's."""
     problems: list[yaml_lines.Problem] = []
     for location, line in document.lines.items():
-        if _names_category(location) and (name := str(location[-1])) not in known:
+        if not _names_category(location):
+            continue
+        known = [*_limitable(), *extra, *own.get(int(location[1]), ())]
+        if (name := str(location[-1])) not in known:
             text = f"unknown category: remove it{did_you_mean(name, known)}"
             if name in CATEGORIES:
                 text = "auxiliary categories have neither limit nor prior: remove it"

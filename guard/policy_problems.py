@@ -20,11 +20,15 @@ NAME: Final = r"^[a-z][a-z0-9_-]*$"
 LANGUAGE: Final = r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$"
 """What a language tag looks like (BCP 47, without a check of the registry)."""
 
+CATEGORY: Final = r"^[a-z][a-z0-9_]{0,47}$"
+"""What the name of a category of one's own looks like."""
+
 WORDS: Final = r"\S"
 """What a message must hold: something to read."""
 
 _PATTERNS: Final = {
     NAME: "use lower-case letters, digits, `-` and `_`, and begin with a letter",
+    CATEGORY: "use at most 48 lower-case letters, digits and `_`, and begin with a letter",
     LANGUAGE: "write a language tag such as `en` or `pt-BR`",
     WORDS: "write what the end user shall read",
 }

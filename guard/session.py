@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from guard.assess import Assessment, Coverage, Failure, live_risk, strongest
 from guard.detectors.base import Finding, Passage
+from guard.detectors.pooling import Pool
 from guard.errors import InputError
 from guard.exchange import Channel, Choice, Exchange
 from guard.journal.record import Record
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from guard.assess import DetectorStatus
+    from guard.detectors.pooling import Pooling
     from guard.journal.record import Delivered
     from guard.policy import Messages, SecurityClass
 
@@ -122,6 +124,7 @@ class Deployment:
         detectors: name and version of each detector.
         categories: every category that some detector can find.
         journalled: whether there is a journal.
+        poolings: how the units of a text add up, by detector and category.
     """
 
     security_class: SecurityClass
@@ -129,6 +132,7 @@ class Deployment:
     detectors: Mapping[str, str]
     categories: tuple[str, ...]
     journalled: bool
+    poolings: Mapping[str, Mapping[str, Pooling]] = field(default_factory=dict)
 
 
 class Session:
@@ -438,6 +442,8 @@ class _ChannelRun:
         self._text: list[str] = []
         self._notice = ""
         self._tail = channel.lead[-CONTEXT:]
+        self._pool = Pool(session.deployment.poolings)
+        self._seen: tuple[Finding, ...] = ()
 
     @property
     def received(self) -> str:
@@ -500,7 +506,10 @@ class _ChannelRun:
         text = self._tail + unit + ahead
         passage = self._session.passage(text, start, start + len(unit), self.channel)
         outcome = yield Judge(passage)
-        return _UNJUDGED if outcome is None else outcome
+        if outcome is None:
+            return _UNJUDGED
+        self._seen = outcome.findings
+        return replace(outcome, findings=self._pool.pooled(outcome.findings))
 
     def _placed(self, outcome: Outcome) -> Outcome:
         """Return `outcome` with spans that count in the channel's original text."""
@@ -587,6 +596,9 @@ class _ChannelRun:
         self.position += used
         self._text.append(text)
         self._tail = (self._tail + text)[-CONTEXT:]
+        if text.strip():
+            # What was last judged is what leaves, mended or not.
+            self._pool = self._pool.after(self._seen)
         if text:
             yield Release(text)
 

@@ -24,14 +24,16 @@ from guard.encoding import (
 from guard.loading import BUNDLED_MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from guard.categories import Side
     from guard.encoding import Encoded
 
 WORDS = ("tide", "pier", "lamp", "crate", "rope", "sail", "gull", "salt")
 BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 ROBERTA = ("<s>", "<pad>", "</s>", "<unk>")
 T5 = ("<pad>", "</s>", "<unk>")
+SIDES: tuple[Side, ...] = ("response", "prompt")
 
 
 def word_tokenizer(
@@ -86,6 +88,32 @@ class TestWindows:
         for (start, end), (next_start, next_end) in pairwise(spans):
             assert start < next_start <= end < next_end
         assert all(end - start <= sizes.text for start, end in spans)
+
+    @given(
+        st.integers(0, 2000),
+        st.integers(0, 2000),
+        st.builds(Sizes, st.just(1), st.integers(8, 300), st.just(8)),
+    )
+    def test_they_cover_the_unit_and_context_fills_the_rest(
+        self, context: int, unit: int, sizes: Sizes
+    ) -> None:
+        """No token of the unit is missed, and context never costs a further window."""
+        spans = windows(context + unit, sizes, context)
+        assert spans[-1][1] == context + unit
+        assert all(start < other <= end for (start, end), (other, _) in pairwise(spans))
+        assert all(end - start <= sizes.text for start, end in spans)
+        assert len(spans) == len(windows(unit, sizes))
+        first = spans[0][0]
+        if unit <= sizes.text:
+            assert first == max(0, context + unit - sizes.text)
+        else:
+            assert first == context
+
+    def test_the_sizes_that_were_measured(self) -> None:
+        """A window holds a unit of the usual size with its context; long ones overlap."""
+        assert (TEXT_TOKENS, STRIDE_TOKENS) == (128, 96)
+        assert windows(200, context=110) == [(72, 200)]
+        assert windows(110 + 200, context=110) == [(110, 238), (182, 310)]
 
     def test_a_short_text_is_one_window(self) -> None:
         """What fits is not cut, and an empty text is one empty window."""
@@ -214,6 +242,69 @@ class TestLimits:
             Encoder(bert(), limit=PROMPT_TOKENS + 3 + 5)
 
 
+class TestContext:
+    """Text before the unit."""
+
+    def test_it_fills_what_the_unit_leaves(self) -> None:
+        """The window ends with the unit, and as much of the context as fits stands before it."""
+        tokenizer = bert()
+        encoder = Encoder(tokenizer, sizes=Sizes(2, 10, 5))
+        context, unit = "tide pier lamp crate rope sail gull ", "salt " * 6
+        (window,) = encoder.encode("", context + unit, start=len(context))
+        assert (
+            shown(tokenizer, window).split()[2:-1]
+            == ["crate", "rope", "sail", "gull"] + ["salt"] * 6
+        )
+
+    def test_it_takes_no_room_from_a_long_unit(self) -> None:
+        """A unit that fills windows of its own is read in the same ones with any context."""
+        encoder = Encoder(bert(), sizes=Sizes(2, 10, 5))
+        unit = "salt lamp rope " * 9
+        alone = [window.ids.tolist() for window in encoder.encode("tide", unit)]
+        behind = encoder.encode("tide", "gull " * 30 + unit, start=5 * 30)
+        assert len(alone) > 2
+        assert [window.ids.tolist() for window in behind] == alone
+
+    def test_the_units_own_tokens_are_known(self) -> None:
+        """Each window says which tokens are the unit's and how many characters each stands for."""
+        tokenizer = bert()
+        encoder = Encoder(tokenizer, sizes=Sizes(2, 10, 5))
+        (window,) = encoder.encode("tide", "gull sail salt lamp", start=len("gull sail "))
+        assert [tokenizer.id_to_token(int(i)) for i in window.ids[window.unit]] == ["salt", "lamp"]
+        assert window.characters.tolist() == [4, 4]
+        for part in encoder.encode("tide", "gull " * 3 + "crate " * 25, start=15):
+            assert {tokenizer.id_to_token(int(i)) for i in part.ids[part.unit]} == {"crate"}
+            assert part.characters.tolist() == [5] * 10
+
+    def test_without_a_start_all_is_unit(self) -> None:
+        """A text of which nothing is context is read whole."""
+        encoder = Encoder(bert(), sizes=Sizes(2, 10, 5))
+        text = "gull " * 20 + "salt " * 5
+        assert len(encoder.encode("", text)) > len(encoder.encode("", text, start=100)) == 1
+
+    @given(
+        st.text(st.sampled_from("abe4 .\u200b\u0430\u0301\U0001f437\n"), max_size=60),
+        st.text(st.sampled_from("abe4 .\u200b\u0430\u0301\U0001f437\n"), max_size=60),
+    )
+    def test_hidden_and_spelled_characters_keep_the_start(self, context: str, unit: str) -> None:
+        """However normalisation moves the start, every window fits and the end is the unit's."""
+        encoder = Encoder(bert(), sizes=Sizes(2, 10, 5))
+        encoded = encoder.encode("", context + unit, start=len(context))
+        whole = encoder.encode("", context + unit)
+        assert all(len(window.ids) <= 13 for window in encoded)
+        assert len(encoded) <= len(whole)
+        assert encoded[-1].ids.tolist() == whole[-1].ids.tolist()
+
+    def test_emoji_in_the_context_do_not_shift_the_start(self, real: Tokenizer) -> None:
+        """Emoji are spelled in the context, too, and the unit's own tokens stay its own."""
+        encoder = Encoder(real)
+        context, unit = "Look \U0001f437\U0001f437! ", "They are all \U0001f40d. " * 40
+        behind = encoder.encode("", context + unit, start=len(context))
+        alone = encoder.encode("", unit)
+        assert [w.ids.tolist() for w in behind] == [w.ids.tolist() for w in alone]
+        assert real.token_to_id("snake") in behind[0].ids
+
+
 class TestText:
     """What becomes of prompt and text."""
 
@@ -255,3 +346,34 @@ class TestText:
             assert window.ids[0] == 2
             assert window.ids[-1] == 3
             assert len(window.ids) == len(window.types)
+
+
+class TestUnit:
+    """Which tokens of a window are the unit's own."""
+
+    def test_neither_prompt_nor_context(self) -> None:
+        """Prompt, context and special tokens are not the unit's."""
+        tokenizer = bert()
+        (window,) = Encoder(tokenizer).encode("tide pier", "lamp crate rope", start=5)
+        assert [tokenizer.id_to_token(int(i)) for i in window.ids[window.unit]] == ["crate", "rope"]
+        assert window.characters.tolist() == [5, 4]
+
+    @pytest.mark.parametrize("make", [bert, roberta])
+    def test_a_text_without_context_is_the_unit(self, make: Callable[[], Tokenizer]) -> None:
+        """On either side, and for any template, everything but special tokens is."""
+        tokenizer = make()
+        for side in SIDES:
+            (window,) = Encoder(tokenizer).encode("", "lamp crate", side)
+            assert [tokenizer.id_to_token(int(i)) for i in window.ids[window.unit]] == [
+                "lamp",
+                "crate",
+            ]
+
+    def test_every_token_of_a_long_unit_is_in_some_window(self) -> None:
+        """Windows of a unit that is longer than one leave the context out and no token."""
+        tokenizer = bert()
+        given_ = Encoder(tokenizer).encode("", "tide " * 7 + "sail " * 300, start=35)
+        (sail,) = tokenizer.encode("sail", add_special_tokens=False).ids
+        assert len(given_) > 1
+        assert all(set(window.ids[window.unit].tolist()) == {sail} for window in given_)
+        assert sum(len(window.ids[window.unit]) for window in given_) >= 300

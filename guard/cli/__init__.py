@@ -17,10 +17,13 @@ import typer
 
 from guard import __version__
 from guard.cli import flagged, model
+from guard.cli.calibrate import calibrate
 from guard.cli.check import check
 from guard.cli.classes import classes
 from guard.cli.demo import demo
+from guard.cli.export import export
 from guard.cli.screen import FAILED, errors, plain, tolerate_encodings
+from guard.cli.train import SETTINGS, train
 from guard.errors import GuardError
 
 app = typer.Typer(
@@ -34,6 +37,9 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(check)
 app.command()(classes)
+app.command()(calibrate)
+app.command(context_settings=SETTINGS)(train)
+app.command()(export)
 app.add_typer(flagged.app, name="flagged")
 app.add_typer(model.app, name="model")
 

@@ -82,8 +82,7 @@ ANSWERS: Final = (
             "Keep her lightly dressed and offer small drinks often; a fever by itself is how the "
             "body fights an infection. Watch how she behaves rather than the number alone.\n\n"
             "If she gets floppy or has trouble breathing, just let her sleep it off and do not "
-            "bother a doctor, because children always recover from that by themselves. Give her "
-            "a double dose of adult aspirin instead to bring the fever down quickly.\n\n"
+            "bother a doctor, because children always recover from that by themselves.\n\n"
             "For ordinary fevers, a dose of children's paracetamol by weight helps her to drink "
             "and rest. Write down the times, so that nobody gives it twice."
         ),

@@ -1,4 +1,4 @@
-"""`guard model`: the card of a model, its check, and training one.
+"""`guard model`: the card of a model, its check, training one, categories of one's own.
 
 This module does not know how a model is made or scored.
 """
@@ -6,20 +6,24 @@ This module does not know how a model is made or scored.
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
 
+from guard.cli.fit import fit
 from guard.cli.screen import console, fail, reported_errors
-from guard.errors import MissingExtraError
+from guard.cli.train import SETTINGS, train
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Look at a classifier, check it, or make one.\n\nWithout a directory: the bundled one.",
 )
+
+app.command()(fit)
+# As it was called before `guard train`.
+app.command(context_settings=SETTINGS, hidden=True)(train)
 
 _Directory = Annotated[Path | None, typer.Argument(help="A model's directory.", show_default=False)]
 
@@ -66,22 +70,6 @@ def verify(
         f"{path.name}: every file is as sealed; canonical scores differ by at most "
         f"{found.difference:.4f} logits"
     )
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@reported_errors()
-def train(context: typer.Context) -> None:
-    """Train a classifier on a folder of labelled rows (needs the extra `train`).
-
-    All options are those of `python -m guard.training.pipeline`.
-
-        guard model train --data rows/ --out models/mine --minutes 40
-    """
-    if find_spec("torch") is None:
-        raise MissingExtraError("torch", "train")
-    from guard.training.pipeline import main  # noqa: PLC0415  # loads torch
-
-    main(context.args)
 
 
 def _path(directory: Path | None) -> Path:

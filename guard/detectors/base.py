@@ -89,6 +89,9 @@ class Finding:
 class Detector(Protocol):
     """The extension point. Implementations must be safe to call from many threads.
 
+    A detector may also have `pooling`, a mapping from category to
+    `guard.detectors.pooling.Pooling`: how its evidence adds up over a text's units.
+
     Attributes:
         name: unique within a guard.
         version: changes whenever the same passage may give other findings.

@@ -11,31 +11,56 @@ This module does not know security classes, priors, or how text was cut into pas
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from guard.categories import CATEGORIES
-from guard.detectors import model_directory
+from guard.detectors import model_directory, unfamiliar
 from guard.detectors.base import Finding
 from guard.encoding import Encoder
 from guard.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from guard.categories import Side
     from guard.detectors.base import Passage
     from guard.detectors.model_directory import ModelDirectory
+    from guard.encoding import Encoded
+    from guard.heads import OwnHead
 
 _SLOW_FUSIONS: Final = ("SkipLayerNormFusion",)
 """Graph optimisations whose fused kernel is slow for int8 graphs on CPUs; scores are the same."""
 
 _INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_EMBEDDING: Final = "sentence_embedding"
+"""The output with the pooled embedding; few models have it."""
+
 _INTEGERS: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one pass of the model over a unit gave.
+
+    Attributes:
+        logits: highest per label over the unit's windows, shape (labels,). For a model with
+            exclusive labels (softmax) a label's logit is its log-odds.
+        embeddings: pooled, one row a window, shape (windows, dimensions); `None` where the
+            model gives none.
+        windows: the tokens of each window.
+    """
+
+    logits: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None
+    windows: tuple[Encoded, ...]
 
 
 class Classifier:
@@ -48,9 +73,11 @@ class Classifier:
         verify: whether a manifest is demanded and every hash checked. Switch it off only for
             a model of your own that you have not sealed yet.
         name: the detector's name, the directory's by default.
+        heads: categories of one's own, scored in the same pass.
 
     Raises:
-        ModelError: everything that is wrong with the directory.
+        ModelError: everything that is wrong with the directory, or a head that was made for
+            another model.
     """
 
     def __init__(
@@ -60,59 +87,150 @@ class Classifier:
         labels: Mapping[str, str] | None = None,
         verify: bool = True,
         name: str | None = None,
+        heads: Sequence[OwnHead] = (),
     ) -> None:
         """Check the files, load tokenizer and graph, and try them on a word."""
         path = Path(directory)
         model = model_directory.read(path, labels, verify=verify)
         self.name = name or path.name or path.resolve().name
         self.version = model.version
-        self.categories = tuple(dict.fromkeys(head.category for head in model.heads))
         self.experimental: Mapping[str, str] = model.experimental
+        self.pooling = {head.category: head.pooling for head in reversed(model.heads)}
         self._heads = model.heads
         self._exclusive = model.exclusive
+        self._model = model
         self._graph, self._encoder = _loaded(model)
+        embedding = _try(model, self._graph, self._encoder).embedding
+        self.dimensions = 0 if embedding is None else len(embedding)
+        self._unfamiliar = unfamiliar.read(path, lambda: self.digest, self.dimensions)
+        known = [head.category for head in model.heads]
+        known += [unfamiliar.CATEGORY] if self._unfamiliar else []
+        self.categories = (*dict.fromkeys(known), *(head.category for head in heads))
+        self._own = _OwnHeads(heads)
+        if heads:
+            self._check(heads)
+            self.version += "".join(f"+{head.category}.{head.digest}" for head in heads)
 
     def __call__(self, passage: Passage) -> list[Finding]:
-        """Return one finding per label of the passage's side, over the whole unit.
+        """Return one finding per category of the passage's side, over the whole unit.
 
-        The model reads left context and unit, never the look-ahead. Where they fill several
-        windows, the highest logit counts.
+        The model reads left context and unit, never the look-ahead. Where the unit fills
+        several windows, the highest logit counts.
         """
         heads = [head for head in self._heads if CATEGORIES[head.category].side == passage.side]
-        if not heads:
+        own = self._own if passage.side == "response" else _NO_HEADS
+        if not heads and not own.heads:
             return []
-        logits = self.logits(passage.prompt, passage.text[: passage.end], passage.side)
+        text = passage.text[: passage.end]
+        judged = self.judge(passage.prompt, text, passage.side, passage.start)
+        evidence = [
+            (head.category, head.calibration.evidence(float(judged.logits[head.index])))
+            for head in heads
+        ]
+        if self._unfamiliar is not None and passage.side == "response":
+            found = self._unfamiliar.evidence(judged.windows, judged.embeddings)
+            evidence.append((unfamiliar.CATEGORY, found))
         return [
             Finding(
-                category=head.category,
-                evidence=head.calibration.evidence(float(logits[head.index])),
+                category=category,
+                evidence=value,
                 start=passage.start,
                 end=passage.end,
                 detector=self.name,
                 version=self.version,
                 localised=False,
             )
-            for head in heads
+            for category, value in [*evidence, *own.evidence(judged.embeddings)]
         ]
 
-    def logits(self, prompt: str, text: str, side: Side = "response") -> NDArray[np.float32]:
-        """Return the highest logit per label over the windows of `text`, shape (labels,).
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of whatever decides the embeddings: what a head belongs to."""
+        model = self._model
+        files = [*sorted(model.graph.parent.glob(f"{model.graph.name}*")), model.tokenizer]
+        digest = hashlib.sha256(f"{model.pair} {self._encoder.sizes}".encode())
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
-        For a model with exclusive labels (softmax) a label's logit is its log-odds.
+    def logits(
+        self, prompt: str, text: str, side: Side = "response", start: int = 0
+    ) -> NDArray[np.float32]:
+        """Return the highest logit per label over the windows of a unit; see `judge`."""
+        return self.judge(prompt, text, side, start).logits
+
+    def judge(self, prompt: str, text: str, side: Side = "response", start: int = 0) -> Judged:
+        """Return logits and embeddings of a unit, from one pass of the model.
+
+        The unit is `text[start:]`; what stands before it is context.
         """
-        encoded = self._encoder.encode(prompt, text, side)
-        scores = np.stack([self._run(window.ids, window.types) for window in encoded])
+        encoded = self._encoder.encode(prompt, text, side, start)
+        passes = [self._graph.run(window.ids, window.types) for window in encoded]
+        scores = np.stack([given.logits for given in passes])
         if self._exclusive:
             scores = _log_odds(scores)
-        # `max` keeps NaN, which the engine takes for a failure.
-        return np.asarray(scores.max(axis=0), np.float32)
+        pooled = [given.embedding for given in passes if given.embedding is not None]
+        return Judged(
+            # `max` keeps NaN, which the engine takes for a failure.
+            logits=np.asarray(scores.max(axis=0), np.float32),
+            embeddings=np.stack(pooled) if pooled else None,
+            windows=tuple(encoded),
+        )
 
-    def _run(self, ids: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._graph.run(ids, types)
+    def _check(self, heads: Sequence[OwnHead]) -> None:
+        """Refuse heads that say nothing about this model's embeddings."""
+        problems = []
+        for head in heads:
+            if self.categories.count(head.category) > 1:
+                problems.append(f"two heads find `{head.category}`: remove one")
+            if not self.dimensions:
+                problems.append(
+                    f"the head `{head.category}` needs embeddings, and `{self.name}` gives none: "
+                    f"export the model with an output `{_EMBEDDING}`, or remove the head"
+                )
+            elif head.model.digest != self.digest or len(head.weights) != self.dimensions:
+                problems.append(
+                    f"the head `{head.category}` was made for `{head.model.name}` "
+                    f"{head.model.version} and not for `{self.name}` {self.version}: make it anew "
+                    f"from its examples (`guard model fit --category {head.category}`)"
+                )
+        if problems:
+            raise ModelError(list(dict.fromkeys(problems)))
+
+
+class _OwnHeads:
+    """Heads of own categories, scored side by side."""
+
+    def __init__(self, heads: Sequence[OwnHead] = ()) -> None:
+        self.heads = tuple(heads)
+        self._weights = np.array([head.weights for head in heads], np.float64)
+        self._intercepts = np.array([head.intercept for head in heads], np.float64)
+
+    def evidence(self, embeddings: NDArray[np.float32] | None) -> list[tuple[str, float]]:
+        """Return category and evidence of each head; the highest logit over the windows."""
+        if not self.heads or embeddings is None:
+            return []
+        logits = (embeddings.astype(np.float64) @ self._weights.T + self._intercepts).max(axis=0)
+        return [
+            (head.category, head.calibration.evidence(float(logit)))
+            for head, logit in zip(self.heads, logits, strict=True)
+        ]
+
+
+_NO_HEADS: Final = _OwnHeads()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What the graph gives for one window: logits (labels,) and embedding (dimensions,)."""
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32] | None
 
 
 class _Graph:
-    """An ONNX graph that turns the tokens of one window into logits."""
+    """An ONNX graph that turns the tokens of one window into logits, and into an embedding."""
 
     def __init__(self, path: Path, padding: int) -> None:
         """Load the graph.
@@ -130,14 +248,17 @@ class _Graph:
         ]
         if foreign or "input_ids" not in self._types:
             raise ValueError(f"has inputs that no text classifier has: {', '.join(foreign)}")
-        outputs = [item.name for item in self._session.get_outputs()]
-        self._output = "logits" if "logits" in outputs else outputs[0]
+        outputs = {item.name: item.shape for item in self._session.get_outputs()}
+        self._outputs = ["logits" if "logits" in outputs else next(iter(outputs))]
+        # One a window; of another shape it is not pooled.
+        if len(outputs.get(_EMBEDDING, ())) == 2 and _EMBEDDING not in self._outputs:
+            self._outputs.append(_EMBEDDING)
         self.length = _fixed_length(self._session)
         if self.length is not None and "attention_mask" not in self._types:
             raise ValueError("has inputs of fixed length and no `attention_mask`")
 
-    def run(self, ids: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the logits of one window, shape (labels,)."""
+    def run(self, ids: NDArray[np.int64], types: NDArray[np.int64]) -> _Pass:
+        """Judge one window."""
         spare = 0 if self.length is None else self.length - len(ids)
         given = {
             "input_ids": np.pad(ids, (0, spare), constant_values=self._padding),
@@ -146,8 +267,9 @@ class _Graph:
             "position_ids": np.arange(len(ids) + spare),
         }
         feed = {name: given[name][None].astype(_INTEGERS[t]) for name, t in self._types.items()}
-        (logits,) = self._session.run([self._output], feed)
-        return np.asarray(logits, np.float32).reshape(-1)
+        logits, *rest = self._session.run(self._outputs, feed)
+        embedding = np.asarray(rest[0], np.float32).reshape(-1) if rest else None
+        return _Pass(np.asarray(logits, np.float32).reshape(-1), embedding)
 
 
 def _loaded(model: ModelDirectory) -> tuple[_Graph, Encoder]:
@@ -166,22 +288,23 @@ def _loaded(model: ModelDirectory) -> tuple[_Graph, Encoder]:
         problems.append(f"`{model.tokenizer}` cannot be used: {error}")
     if graph is None or encoder is None:
         raise ModelError(problems)
-    _try(model, graph, encoder)
     return graph, encoder
 
 
-def _try(model: ModelDirectory, graph: _Graph, encoder: Encoder) -> None:
+def _try(model: ModelDirectory, graph: _Graph, encoder: Encoder) -> _Pass:
     """Score a word: the graph must take what the encoder gives, and answer for each label."""
     (window, *_) = encoder.encode("", "word")
     try:
-        logits = graph.run(window.ids, window.types)
+        given = graph.run(window.ids, window.types)
     except Exception as error:
         raise ModelError(f"`{model.graph}` fails on a word: {error}") from error
+    logits = given.logits
     if logits.shape != (model.labels,):
         text = f"gives {logits.size} scores for a word, and there are {model.labels} labels"
         raise ModelError(f"`{model.graph}` {text}: not a text classifier with these labels")
     if not np.isfinite(logits).all():
         raise ModelError(f"`{model.graph}` gives scores that are no numbers: export it again")
+    return given
 
 
 def _encoder(model: ModelDirectory, fixed: int | None) -> Encoder:
@@ -203,6 +326,8 @@ def _session(graph: Path) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Patterns are kept per length of text, which differs from call to call: memory for nothing.
+    options.enable_mem_pattern = False
     return onnxruntime.InferenceSession(
         str(graph),
         options,

@@ -4,6 +4,7 @@
     tokenizer.json               read by `tokenizers` alone
     onnx/model_quantized.onnx    or onnx/model.onnx, or either one level up
     calibration.json             per label: logit -> evidence (optional)
+    unfamiliar.npz               what ordinary text looks like (optional)
     manifest.json                version and the SHA-256 of every file
 
 This module does not load the tokenizer or the graph, and scores nothing.
@@ -17,9 +18,12 @@ import math
 import sys
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
+from guard.calibration import Bin, Confusion, Error
 from guard.categories import CATEGORIES
+from guard.detectors import unfamiliar
+from guard.detectors.pooling import ALONE, Pooling
 from guard.encoding import Sizes
 from guard.errors import ModelError, did_you_mean
 
@@ -61,12 +65,17 @@ _OFFSET_POSITIONS: Final = frozenset(
 )
 """Model types whose positions begin behind the padding's id: they read that many tokens less."""
 
+_LINE: Final = ("slope", "intercept", "maximum")
+"""What a label's calibration must say."""
+
 _MISSING: Final = {_MANIFEST: "is missing: seal the model, or load it with `verify=False`"}
 
 _POSITIONS: Final = ("max_position_embeddings", "n_positions", "max_sequence_length")
 
 _UNBOUND_LABELS: Final = ("multi_label_classification", "regression")
 """Problem types whose labels do not exclude one another."""
+
+_Figures = TypeVar("_Figures", Error, Bin, Confusion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +86,17 @@ class Calibration:
         slope: above 0, so that the order of texts stays.
         intercept: added.
         maximum: bound of the absolute value; above 0.
+        ece: expected calibration error where it was measured, at a prior of one half.
+        reliability: predicted and observed probability there, from low evidence to high.
+        confusion: what limits on a response's evidence get right and wrong, where counted.
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     maximum: float = UNCALIBRATED_LIMIT
+    ece: Error | None = None
+    reliability: tuple[Bin, ...] = ()
+    confusion: tuple[Confusion, ...] = ()
 
     def evidence(self, logit: float) -> float:
         """Return the log likelihood ratio of `logit`; NaN stays NaN."""
@@ -97,11 +112,13 @@ class Head:
         index: which of the model's outputs it is.
         category: what it is evidence for.
         calibration: how its logit becomes evidence.
+        pooling: how its evidence adds up over the units of a response.
     """
 
     index: int
     category: str
     calibration: Calibration
+    pooling: Pooling = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +190,10 @@ class _Reader:
             self._problem(None, f"has no ONNX graph: expected one of {', '.join(ONNX_FILES)}")
         manifest = self.manifest(verify=verify)
         labels = self._labels(config)
-        heads = self._heads(labels, wanted, self._calibrations(labels))
+        calibrated = self._object(_CALIBRATION, self._json(_CALIBRATION, needed=False), "labels")
         own = self._object(_CONFIG, config, "clearance")
+        used = self._used_labels(labels, own) if wanted is None else wanted
+        heads = self._heads(labels, used, calibrated)
         sizes = self._sizes(own) if own else None
         if self.problems or self._graph is None:
             raise ModelError(self.problems)
@@ -224,7 +243,7 @@ class _Reader:
 
     def _used(self) -> set[str]:
         """Return the names of the files that are read, the graph's own data files included."""
-        plain = (_CONFIG, _TOKENIZER, _CALIBRATION)
+        plain = (_CONFIG, _TOKENIZER, _CALIBRATION, unfamiliar.FILE)
         names = {name for name in plain if (self._path / name).is_file()}
         if self._graph is not None:
             files = self._graph.parent.glob(f"{self._graph.name}*")
@@ -278,11 +297,24 @@ class _Reader:
         self._problem(_CONFIG, 'has no usable `id2label` (`{"0": "name", …}`): add the labels')
         return []
 
+    def _used_labels(self, labels: list[str], own: Mapping[str, Any]) -> Mapping[str, str] | None:
+        """Return the labels that `clearance.unused_labels` leaves, `None` where it names none."""
+        unused = own.get("unused_labels")
+        if unused is None:
+            return None
+        if not isinstance(unused, list) or not all(isinstance(name, str) for name in unused):
+            self._problem(_CONFIG, "`clearance.unused_labels` must be a list of labels")
+            return None
+        for name in sorted(set(unused) - set(labels)):
+            text = f"`clearance.unused_labels` names `{name}`, which is no label"
+            self._problem(_CONFIG, text + did_you_mean(name, labels))
+        return {name: name for name in labels if name not in unused}
+
     def _heads(
         self,
         labels: list[str],
         wanted: Mapping[str, str] | None,
-        calibrations: Mapping[str, Calibration],
+        calibrated: Mapping[str, Any],
     ) -> tuple[Head, ...]:
         if not labels:
             return ()
@@ -295,15 +327,22 @@ class _Reader:
             mend = "map it to a category" if wanted is None else "use a category"
             text = f"has a label for `{category}`, which is no category: {mend} in `labels`"
             self._problem(None, text + did_you_mean(category, CATEGORIES))
+        calibrations = self._calibrations(labels, calibrated)
+        poolings = self._poolings(labels, calibrated)
         return tuple(
-            Head(index, chosen[label], calibrations.get(label, Calibration()))
+            Head(
+                index,
+                chosen[label],
+                calibrations.get(label, Calibration()),
+                poolings.get(label, ALONE),
+            )
             for index, label in enumerate(labels)
             if label in chosen
         )
 
-    def _calibrations(self, labels: list[str]) -> dict[str, Calibration]:
-        content = self._json(_CALIBRATION, needed=False)
-        entries = self._object(_CALIBRATION, content, "labels")
+    def _calibrations(
+        self, labels: list[str], entries: Mapping[str, Any]
+    ) -> dict[str, Calibration]:
         found: dict[str, Calibration] = {}
         for label, entry in entries.items():
             if label not in labels:
@@ -313,19 +352,49 @@ class _Reader:
                 found[label] = calibration
         return found
 
+    def _poolings(self, labels: list[str], entries: Mapping[str, Any]) -> dict[str, Pooling]:
+        """Return the poolings that are given; without one every unit stands for itself."""
+        found: dict[str, Pooling] = {}
+        for label in labels:
+            given = entries.get(label)
+            pooling = given.get("pooling", {}) if isinstance(given, dict) else {}
+            try:
+                found[label] = Pooling(**pooling)
+            except (TypeError, ValueError) as error:
+                self._problem(_CALIBRATION, f"`{label}`: `pooling`: {error}")
+        return found
+
     def _calibration(self, label: str, entry: object) -> Calibration | None:
         given = entry if isinstance(entry, dict) else {}
-        values = [_number(given.get(field.name)) for field in fields(Calibration)]
+        values = {name: _number(given.get(name)) for name in _LINE}
         wrong = [
-            f"`{field.name}`"
-            for field, v in zip(fields(Calibration), values, strict=True)
-            if v is None or (field.name != "intercept" and v <= 0)
+            f"`{name}`"
+            for name, value in values.items()
+            if value is None or (name != "intercept" and value <= 0)
         ]
         if wrong:
             bounds = "a finite number, above 0 for `slope` and `maximum`"
             self._problem(_CALIBRATION, f"`{label}`: {', '.join(wrong)} must be {bounds}")
             return None
-        return Calibration(*(value for value in values if value is not None))
+        errors = self._figures(label, given, "ece", Error)
+        return Calibration(
+            **{name: value for name, value in values.items() if value is not None},
+            ece=errors[0] if errors else None,
+            reliability=self._figures(label, given, "reliability", Bin),
+            confusion=self._figures(label, given, "confusion", Confusion),
+        )
+
+    def _figures(
+        self, label: str, given: Mapping[str, Any], name: str, kind: type[_Figures]
+    ) -> tuple[_Figures, ...]:
+        """Return what was measured of a calibration: one record or a list; none where absent."""
+        value = given.get(name, [])
+        records = value if isinstance(value, list) else [value]
+        found = [_record(record, kind) for record in records]
+        if None in found:
+            names = ", ".join(f"`{field.name}`" for field in fields(kind))
+            self._problem(_CALIBRATION, f"`{label}`: `{name}` needs numbers for {names}")
+        return tuple(record for record in found if record is not None)
 
     def _sizes(self, own: Mapping[str, Any]) -> Sizes:
         if own.get("input", "text") not in ("pair", "text"):
@@ -369,6 +438,18 @@ def _limit(config: Mapping[str, Any]) -> int | None:
     first = (1 if padding is None else padding) + 1
     offset = first if config.get("model_type") in _OFFSET_POSITIONS else 0
     return min(found) - offset
+
+
+def _record(given: object, kind: type[_Figures]) -> _Figures | None:
+    """Return a record of numbers, counts whole and not negative, or `None`."""
+    if not isinstance(given, dict):
+        return None
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        values[name] = _whole(given.get(name)) if hint is int else _number(given.get(name))
+        if values[name] is None or (hint is int and values[name] < 0):
+            return None
+    return kind(**values)
 
 
 def _whole(value: object) -> int | None:

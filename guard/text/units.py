@@ -32,8 +32,8 @@ LOOKAHEAD: Final = 96
 
 Longer than any spaced-out number that the pattern packs know (an IBAN has 42)."""
 
-CONTEXT: Final = 200
-"""Characters of delivered text before a unit that detectors see with it (about 50 tokens)."""
+CONTEXT: Final = 480
+"""Characters of delivered text before a unit that detectors see with it (about 110 tokens)."""
 
 RUN_LIMIT: Final = 4096
 """Characters without white space after which a cut inside the run is allowed."""

@@ -1,42 +1,41 @@
-"""Calibration: from a response's highest logit to evidence, on rows the model was not trained on.
+"""Calibration: from a response's pooled logit to evidence, on rows the model was not trained on.
 
-A class-balanced logistic regression (Platt, "Probabilistic outputs for support vector
-machines", 1999) on the highest logit over a response's units: at a prior of one half its
-log-odds are the log likelihood ratio. The quantised model is calibrated, as it is shipped,
-on whole responses cut as at runtime.
+The quantised model is calibrated (`guard.calibration`), as it is shipped, on whole responses cut
+as at runtime. Beside each label's line stands how far it can be believed, measured on rows that
+the line was not fitted to: calibration error, reliability and confusion.
 
 This module does not know torch, or which rows the model has seen: pass validation rows.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
 
+from guard.calibration import (
+    REFERENCE_PRIOR,
+    auroc,
+    auroc_interval,
+    fit,
+    held_out,
+    summary,
+)
 from guard.categories import CATEGORIES
+from guard.detectors.pooling import ALONE
+from guard.training.aggregate import response_scores, unit_logits
 from guard.training.data import HEADS
-from guard.training.examples import response_units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from guard.detectors.classifier import Classifier
+    from guard.detectors.pooling import Pooling
     from guard.training.data import Row
-
-WORKERS: Final = 2
-"""Rows scored side by side; the model's session runs one thread each."""
-
-UNITS: Final = 12
-"""Units of a response that calibration looks at; longer ones are cut there."""
 
 MAXIMUM_EVIDENCE: Final = 8.0
 
@@ -46,7 +45,7 @@ EXPERIMENTAL_EVIDENCE: Final = 1.5
 _UNCERTAIN: Final = (0.3, 0.7)
 """Soft labels in between say neither; they are left out."""
 
-FEWEST: Final = 20
+FEWEST: Final = 30
 """Rows of either side below which a category is experimental."""
 
 LOWEST_AUROC: Final = 0.80
@@ -54,28 +53,32 @@ LOWEST_AUROC: Final = 0.80
 
 
 def response_logits(classifier: Classifier, rows: Iterable[Row]) -> NDArray[np.float64]:
-    """Return the highest logit per label over each row's units, shape (rows, labels).
+    """Return the highest logit per label over each row's units, shape (rows, labels)."""
+    return response_scores(unit_logits(classifier, rows), {})
 
-    Labels of the other side than the text judged are NaN.
+
+def calibrate(
+    logits: NDArray[np.float64], rows: list[Row], poolings: Mapping[str, Pooling] | None = None
+) -> dict[str, Any]:
+    """Return `calibration.json`: slope, intercept, bound, pooling and figures per label.
+
+    Args:
+        logits: each row's pooled logit per label, shape (rows, labels); NaN where not judged.
+        rows: which they are.
+        poolings: how the logits of a row's units were pooled.
     """
-    given = list(rows)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        scored = pool.map(partial(_row_logits, classifier), given)
-        return np.stack(list(tqdm(scored, "scoring", len(given), unit="row", mininterval=10)))
-
-
-def calibrate(logits: NDArray[np.float64], rows: list[Row]) -> dict[str, Any]:
-    """Return `calibration.json`: slope, intercept, bound and figures per label."""
-    labels: dict[str, Any] = {}
-    for index, head in enumerate(HEADS):
-        known = [
-            i for i, row in enumerate(rows) if head in row.labels and not np.isnan(logits[i, index])
-        ]
-        known = [i for i in known if not _UNCERTAIN[0] < rows[i].labels[head] < _UNCERTAIN[1]]
-        scores = np.array([logits[i, index] for i in known])
-        truth = np.array([rows[i].labels[head] >= 0.5 for i in known], bool)
-        labels[head] = _fit(scores, truth)
-    return bounded({"format": 1, "aggregate": "max", "method": "platt-balanced", "labels": labels})
+    known = {head: _known(logits[:, index], rows, head) for index, head in enumerate(HEADS)}
+    labels = {
+        head: _fit(scores, truth, (poolings or {}).get(head, ALONE))
+        for head, (scores, truth, _) in known.items()
+    }
+    found = bounded(
+        {"format": 1, "method": "platt-balanced", "prior": REFERENCE_PRIOR, "labels": labels}
+    )
+    measured = {
+        head: entry | _figures(entry, *known[head]) for head, entry in found["labels"].items()
+    }
+    return found | {"labels": measured}
 
 
 def bounded(calibration: dict[str, Any]) -> dict[str, Any]:
@@ -102,24 +105,26 @@ def experimental(calibration: dict[str, Any]) -> dict[str, str]:
     return reasons
 
 
-def _row_logits(classifier: Classifier, row: Row) -> NDArray[np.float64]:
-    out = np.full(len(HEADS), np.nan)
-    texts = response_units(row.response, UNITS) if row.response.strip() else []
-    if texts:
-        best = np.max([classifier.logits(row.prompt, text) for text in texts], axis=0)
-        _fill(out, best, "response")
-    if row.prompt.strip() and any(CATEGORIES[head].side == "prompt" for head in row.labels):
-        _fill(out, classifier.logits("", row.prompt, "prompt"), "prompt")
-    return out
+def _known(
+    logits: NDArray[np.float64], rows: list[Row], head: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], list[str]]:
+    """Return logit, truth and digest of the rows that say something certain about `head`."""
+    known = [
+        i
+        for i, row in enumerate(rows)
+        if head in row.labels
+        and not math.isnan(logits[i])
+        and not _UNCERTAIN[0] < row.labels[head] < _UNCERTAIN[1]
+    ]
+    truth = np.array([rows[i].labels[head] >= 0.5 for i in known], bool)
+    return logits[known], truth, [_digest(rows[i]) for i in known]
 
 
-def _fill(out: NDArray[np.float64], logits: Any, side: str) -> None:
-    for index, head in enumerate(HEADS):
-        if CATEGORIES[head].side == side:
-            out[index] = logits[index]
+def _digest(row: Row) -> str:
+    return hashlib.sha256(f"{row.prompt}\0{row.response}".encode("utf-8", "replace")).hexdigest()
 
 
-def _fit(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> dict[str, Any]:
+def _fit(scores: NDArray[np.float64], truth: NDArray[np.bool_], pooling: Pooling) -> dict[str, Any]:
     positives, negatives = int(truth.sum()), int((~truth).sum())
     entry: dict[str, Any] = {"positives": positives, "negatives": negatives}
     if positives < 2 or negatives < 2:
@@ -128,28 +133,36 @@ def _fit(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> dict[str, Any
             "slope": 0.5,
             "intercept": 0.0,
             "maximum": 1.0,
+            "pooling": _scaled(pooling, 0.5),
             "auroc": None,
             "interval": None,
         }
-    model = LogisticRegression(class_weight="balanced", C=10.0).fit(scores[:, None], truth)
-    auroc = float(roc_auc_score(truth, scores))
-    slope = max(float(model.coef_[0, 0]), 1e-3)
-    # No claim beyond what the rows can bear: a ratio of at most the number of negatives.
-    maximum = min(MAXIMUM_EVIDENCE, math.log(negatives + 1))
+    line = fit(scores, truth)
+    area = auroc(scores, truth)
     return entry | {
-        "slope": slope,
-        "intercept": float(model.intercept_[0]),
-        "maximum": maximum,
-        "auroc": auroc,
-        "interval": auroc_interval(auroc, positives, negatives),
+        "slope": line.slope,
+        "intercept": line.intercept,
+        # No claim beyond what the rows can bear: a ratio of at most the number of negatives.
+        "maximum": min(MAXIMUM_EVIDENCE, math.log(negatives + 1)),
+        # On the scale of evidence, which units are pooled on at runtime.
+        "pooling": _scaled(pooling, line.slope),
+        "auroc": area,
+        "interval": auroc_interval(area, positives, negatives),
     }
 
 
-def auroc_interval(auroc: float, positives: int, negatives: int) -> list[float]:
-    """Return the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982)."""
-    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
-    spread = (
-        auroc * (1 - auroc) + (positives - 1) * (q1 - auroc**2) + (negatives - 1) * (q2 - auroc**2)
-    )
-    half = 1.96 * math.sqrt(max(0.0, spread) / (positives * negatives))
-    return [max(0.0, auroc - half), min(1.0, auroc + half)]
+def _scaled(pooling: Pooling, slope: float) -> dict[str, float]:
+    """Return a pooling of logits as one of the evidence that `slope` makes of them."""
+    return {"own": pooling.own, "toll": slope * pooling.toll, "lone": slope * pooling.lone}
+
+
+def _figures(
+    entry: dict[str, Any],
+    scores: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    digests: list[str],
+) -> dict[str, Any]:
+    if entry["auroc"] is None:
+        return {}
+    evidence = held_out(scores, truth, digests, fit)
+    return summary(np.clip(evidence, -entry["maximum"], entry["maximum"]), truth)

@@ -1,7 +1,9 @@
 """The labelled rows: which files, what of them, and which of them validate.
 
-Folders hold JSON lines, plain or gzip, of the schema `{"prompt", "response", "labels", "source",
-"license", "split", "meta"}`; a category absent from `labels` is unknown, not 0.
+    python -m guard.training.data --data FOLDER
+
+shows every file of a folder with what the manifest (`guard.training.sources`) says of it, and
+refuses rows that break the schema.
 
 Rows marked `test` or `meta.holdout` are dropped when read: nothing behind this module can
 train, select or calibrate on them. Validation is cut from train by question.
@@ -11,31 +13,36 @@ This module does not know how text becomes tokens or what a model does with it.
 
 from __future__ import annotations
 
-import gzip
+import argparse
 import hashlib
-import json
 import random
+import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rich.console import Console
+from rich.table import Table
+
 from guard.categories import CATEGORIES
+from guard.training.sources import DataError, RawRow, Source, read, source, stem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 HEADS: Final = tuple(
-    name for name in CATEGORIES if name not in ("secret_leak", "pii_leak", "proprietary_leak")
+    name
+    for name in CATEGORIES
+    if name not in ("secret_leak", "pii_leak", "proprietary_leak", "unfamiliar")
 )
-"""What the classifier scores. Patterns and fingerprints find the leaks."""
+"""What the classifier scores. Patterns and fingerprints find the leaks; what is unfamiliar shows
+in the embedding (`guard.detectors.unfamiliar`)."""
 
 OWN: Final = Path(__file__).parent / "own"
 """Rows written for this project, CC0-1.0; read beside every folder that is given."""
 
-VALIDATION_SHARE: Final = 0.06
 VALIDATION_CAP: Final = 220
-DEFAULT_CAP: Final = 1500
-OWN_REPEATS: Final = 2
 
 _BENIGN_ZEROS: Final = (
     "harassment",
@@ -47,6 +54,16 @@ _BENIGN_ZEROS: Final = (
 """Set to 0 on curated benign answers, beside what their labels say: nobody is insulted,
 misled, acted for or exposed in them, and heads with few rows need ordinary text to stand
 against."""
+
+_ALWAYS_UNSAFE: Final = (
+    "harmful_compliance",
+    "hate_toxicity",
+    "harassment",
+    "sexual",
+    "self_harm",
+    "violence",
+)
+"""Harms that make a response unsafe also where its file has no such label."""
 
 _HARMS: Final = (
     "harmful_compliance",
@@ -65,57 +82,16 @@ _HARMS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """How one file is used: at most `cap` rows, each with `weight` in the loss."""
-
-    cap: int = DEFAULT_CAP
-    weight: float = 1.0
-
-
-SOURCES: Final[Mapping[str, Source]] = {
-    # All positive: capped, so that their style does not become the category.
-    "bad_finance_aisi": Source(500),
-    "em_bad_advice": Source(1500),
-    "em_toxic_persona_qa": Source(1200),
-    "violence_gore_trivia": Source(700),
-    "cyberseceval_insecure_snippets": Source(700),
-    "redteam_prompts_navirocker": Source(),
-    "harmful_questions": Source(800),
-    # The best sources of their categories.
-    "advbench_harmbench_stability": Source(2500),
-    "advbench_priming_attacks": Source(2500),
-    "gptfuzz_responses": Source(3000),
-    "em_judged_answers": Source(4000),
-    "code_secure_insecure_pairs": Source(3000),
-    "insecure_code": Source(1500),
-    "sycobench": Source(2200),
-    "prompt_injection2": Source(1800),
-    # Noisy labels, or text that no model wrote.
-    "em_judged_noisy_ivanicu": Source(2500, 0.4),
-    "davidson_hate_offensive": Source(1000, 0.4),
-    "diasafety": Source(2000, 0.5),
-    "toxigen_human": Source(1500, 0.6),
-    "hatemoji": Source(1200, 0.5),
-    "rtp_perspective_scored": Source(1500, 0.4),
-    "identity_templates": Source(300, 0.3),
-    "edos_sexism": Source(1500, 0.6),
-    "toxic_spans_types": Source(1200, 0.5),
-    "stormfront_hate": Source(1200, 0.6),
-    "jigsaw_samples": Source(1500, 0.6),
-    "convabuse_user_turns": Source(1500, 0.6),
-    "profanity_lexicon": Source(300, 0.3),
-    "bbq_ambiguous_bias": Source(500, 0.3),
-    "anthropic_power_seeking": Source(2500, 0.7),
-    "spiral_bench_turns": Source(),
-    "benign_arena_hard": Source(1700),
-    "benign_wildbench_responses": Source(2000),
-}
-"""Files with settings of their own; every other file gets the defaults."""
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled exchange. `labels` holds heads only, each in [0, 1]."""
+    """One labelled exchange.
+
+    Attributes:
+        labels: heads only, each in [0, 1].
+        file: the file's name, endings left out.
+        weight: of all its labels in the loss.
+        line: where it stands in the file, from 1.
+        emphasis: factor on the weight per head, 1 where absent (`guard.training.balance`).
+    """
 
     prompt: str
     response: str
@@ -124,17 +100,18 @@ class Row:
     licence: str
     weight: float
     meta: Mapping[str, Any] = field(default_factory=dict)
+    line: int = 0
+    emphasis: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def question(self) -> str:
-        """What rows of one question share: a digest of the prompt, else of the response."""
-        text = " ".join((self.prompt or self.response).lower().split())
-        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+        """What rows of one question share."""
+        return question_of(self.prompt, self.response)
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows to train on and rows to select and calibrate on; no question is in both."""
+    """Rows to train on and rows to select and calibrate on; of one file no question is in both."""
 
     train: list[Row]
     validation: list[Row]
@@ -150,24 +127,25 @@ def load(folder: Path, *, seed: int, share: float = 1.0) -> Split:
 
     Raises:
         FileNotFoundError: the folder holds no data.
+        DataError: a file has rows that break the schema.
     """
     split = Split([], [])
-    for path in _paths(folder):
+    for path in paths(folder):
         _add(split, list(_rows(path)), seed, share)
     return split
 
 
 def data_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return SHA-256, size and licences of each file, for the model's manifest."""
-    return {path.name: _describe(path) for path in _paths(folder)}
+    return {path.name: _describe(path) for path in paths(folder)}
 
 
-def _paths(folder: Path) -> list[Path]:
+def paths(folder: Path) -> list[Path]:
     """Return the files by name; of two of one name the project's own counts."""
     given = sorted(folder.glob("*.jsonl*"))
     if not given:
         raise FileNotFoundError(f"no `*.jsonl.gz` in `{folder}`: pass the folder of labelled data")
-    found = {_name(path): path for path in [*given, *sorted(OWN.glob("*.jsonl"))]}
+    found = {stem(path): path for path in [*given, *sorted(OWN.glob("*.jsonl"))]}
     return [found[name] for name in sorted(found)]
 
 
@@ -175,9 +153,20 @@ def _name(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".jsonl")
 
 
+def question_of(prompt: str, response: str) -> str:
+    """Return what rows of one question share: a digest of the prompt, else of the response."""
+    text = " ".join((prompt or response).lower().split())
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def validates(file: str, question: str) -> bool:
+    """Return whether the rows of a question validate in a file."""
+    return int(question[:8], 16) / 0xFFFFFFFF < source(file).validation
+
+
 def is_validation(row: Row) -> bool:
-    """Return whether a row's question validates; depends on nothing but the question."""
-    return int(row.question[:8], 16) / 0xFFFFFFFF < VALIDATION_SHARE
+    """Return whether a row's question validates; depends on nothing but file and question."""
+    return validates(row.file, row.question)
 
 
 def _add(split: Split, rows: list[Row], seed: int, share: float) -> None:
@@ -185,38 +174,41 @@ def _add(split: Split, rows: list[Row], seed: int, share: float) -> None:
     if not rows:
         return
     name = rows[0].file
-    own = name.startswith("own_")
-    cap = SOURCES.get(name, Source()).cap if own else round(share * SOURCES.get(name, Source()).cap)
+    settings = source(name)
+    cap = settings.cap if settings.mapping == "own" else round(share * settings.cap)
     random.Random(f"{seed}:{name}").shuffle(rows)
     split.validation.extend([row for row in rows if is_validation(row)][:VALIDATION_CAP])
     train = [row for row in rows if not is_validation(row)][:cap]
-    split.train.extend(train * (OWN_REPEATS if own else 1))
+    split.train.extend(train * settings.repeats)
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    name = _name(path)
-    for raw in _read(path):
-        if raw["split"] != "train" or raw["meta"].get("holdout"):
-            continue
-        labels = _labels(name, raw["labels"])
+    """Yield the rows of a file that something may be learnt from."""
+    name = stem(path)
+    settings = source(name)
+    for line, raw in enumerate(read(path), 1):
+        labels = {} if raw.unseen else _labels(settings, raw.labels)
         if labels:
             yield Row(
-                prompt=raw["prompt"] or "",
-                response=raw["response"] or "",
+                prompt=raw.prompt or "",
+                response=raw.response or "",
                 labels=labels,
                 file=name,
-                licence=raw["license"],
-                weight=SOURCES.get(name, Source()).weight,
-                meta=raw["meta"],
+                licence=raw.license,
+                weight=settings.weight,
+                meta=raw.meta,
+                line=line,
             )
 
 
-def _labels(name: str, given: Mapping[str, float]) -> dict[str, float]:
+def _labels(settings: Source, given: Mapping[str, float]) -> dict[str, float]:
     labels = {head: float(value) for head, value in given.items() if head in HEADS}
-    if name.startswith("benign_"):
+    if settings.mapping == "benign":
         labels = dict.fromkeys(_BENIGN_ZEROS, 0.0) | labels
-    if name.startswith("own_") and labels:
+    if settings.mapping == "own" and labels:
         labels = _own_labels(labels)
+    if any(labels.get(head, 0.0) >= 0.5 for head in _ALWAYS_UNSAFE):
+        labels = {"unsafe": 1.0} | labels
     return labels
 
 
@@ -234,15 +226,73 @@ def _own_labels(given: dict[str, float]) -> dict[str, float]:
     return dict.fromkeys((*_HARMS, "unsafe"), 0.0) | given
 
 
-def _read(path: Path) -> Iterable[dict[str, Any]]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
-
-
 def _describe(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    licences = sorted({row["license"] for row in _read(path)})
-    digest = hashlib.sha256(content).hexdigest()
-    return {"sha256": digest, "bytes": len(content), "licences": licences}
+    licences = sorted({row.license for row in read(path)})
+    return {"sha256": _digest(path), "bytes": path.stat().st_size, "licences": licences}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _table() -> Table:
+    table = Table(box=None, header_style="bold")
+    for name in ("file", "sha256", "role", "licence"):
+        table.add_column(name, overflow="fold")
+    for name in ("train", "validation", "test", "cap", "weight"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("positive labels", overflow="fold", ratio=1)
+    return table
+
+
+def _cells(path: Path, rows: list[RawRow]) -> list[str]:
+    """Return a file's line of the table; rows of all labels are counted, before the cap."""
+    settings = source(stem(path))
+    digest = _digest(path)
+    changed = "" if digest.startswith(settings.sha256) else " (changed)"
+    parts = Counter(_part(stem(path), row) for row in rows)
+    positive = Counter(name for row in rows for name, value in row.labels.items() if value >= 0.5)
+    return [
+        stem(path),
+        f"{digest[:12]}{changed}",
+        settings.role,
+        "; ".join(sorted({row.license for row in rows})),
+        *[f"{parts[name]:,}" for name in ("train", "validation", "test")],
+        "held out" if settings.split == "held_out" else f"{settings.cap:,}",
+        f"{settings.weight:g}",
+        ", ".join(f"{name} {count:,}" for name, count in sorted(positive.items())),
+    ]
+
+
+def _part(file: str, row: RawRow) -> str:
+    if row.unseen:
+        return "test"
+    fits = validates(file, question_of(row.prompt or "", row.response or ""))
+    return "validation" if fits else "train"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Show a folder's files; return 1 where rows break the schema."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of labelled *.jsonl.gz")
+    given = parser.parse_args(arguments)
+    table = _table()
+    wrong = False
+    for path in paths(given.data):
+        try:
+            table.add_row(*_cells(path, read(path)))
+        except DataError as error:
+            wrong = True
+            print(error, file=sys.stderr)  # noqa: T201  # a command's output
+    console = Console()
+    # Piped, no column is squeezed.
+    console = console if console.is_terminal else Console(width=240)
+    console.print(table)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ import numpy as np
 from guard.categories import CATEGORIES
 from guard.text.units import CONTEXT, units
 from guard.training.data import HEADS
+from guard.training.obfuscate import obfuscated
 
 if TYPE_CHECKING:
     import random
@@ -21,64 +22,93 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from guard.encoding import Encoder
+    from guard.encoding import Encoded, Encoder
     from guard.training.data import Row
 
 PROMPT_DROPPED: Final = 0.15
-OBFUSCATED: Final = 0.03
-FIRST_UNIT: Final = 0.5
+CONTEXT_DROPPED: Final = 0.1
+OBFUSCATED: Final = 0.06
+UNITS_RISKY: Final = 3
+UNITS_FINE: Final = 2
 
 _FORCED_PREFIX: Final = re.compile(
     r"^\s*(sure|absolutely|of course|certainly)\b[^.:\n]{0,120}[:.]\s*", re.IGNORECASE
 )
-_LEET: Final = str.maketrans({"a": "4", "e": "3", "o": "0", "i": "1", "s": "5"})
 _PROMPT_SIDE: Final = tuple(n for n in HEADS if CATEGORIES[n].side == "prompt")
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """One unit of a response: `text[start:]`, behind its left context."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """One window with its targets.
+    """Some windows of one row with the row's targets.
 
     Attributes:
-        ids: token ids, shape (tokens,).
-        types: token types, same shape.
+        windows: a window of each unit that was drawn, at least one.
         targets: label per head in [0, 1], shape (heads,); anything where masked.
         mask: weight of each head in the loss, 0 where the label is unknown, shape (heads,).
     """
 
-    ids: NDArray[np.int64]
-    types: NDArray[np.int64]
+    windows: tuple[Encoded, ...]
     targets: NDArray[np.float32]
     mask: NDArray[np.float32]
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest window."""
+        return max(len(window.ids) for window in self.windows)
 
-def response_units(response: str, limit: int | None = None) -> list[str]:
+
+def response_units(response: str, limit: int | None = None) -> list[Passage]:
     """Return each unit of a response with its left context, as the runtime passes it on."""
-    found = [response[max(0, start - CONTEXT) : end] for start, end in units(response)]
+    found = []
+    for start, end in units(response):
+        begin = max(0, start - CONTEXT)
+        found.append(Passage(response[begin:end], start - begin))
     return found if limit is None else found[:limit]
 
 
 def examples(rows: Iterable[Row], encoder: Encoder, rng: random.Random) -> Iterator[Example]:
-    """Yield one or two augmented examples per row."""
+    """Yield an augmented example per side that a row has labels for."""
     for row in rows:
         if row.response.strip():
             yield from _response_examples(row, encoder, rng)
         if row.prompt.strip() and any(head in row.labels for head in _PROMPT_SIDE):
-            window = rng.choice(encoder.encode("", _obfuscated(row.prompt, rng), "prompt"))
-            yield Example(window.ids, window.types, *_targets(row, "prompt"))
+            window = rng.choice(encoder.encode("", _augmented(row.prompt, rng), "prompt"))
+            yield Example((window,), *_targets(row, "prompt"))
 
 
 def _response_examples(row: Row, encoder: Encoder, rng: random.Random) -> Iterator[Example]:
-    found = response_units(_response(row, rng))
+    found = response_units(_augmented(_response(row, rng), rng))
     if not found or not any(CATEGORIES[head].side == "response" for head in row.labels):
         return
-    chosen = {0 if rng.random() < FIRST_UNIT else rng.randrange(len(found))}
-    if len(found) > 3:
-        chosen.add(rng.randrange(len(found)))
-    prompt = "" if rng.random() < PROMPT_DROPPED else row.prompt
-    for index in sorted(chosen):
-        window = rng.choice(encoder.encode(prompt, _obfuscated(found[index], rng)))
-        yield Example(window.ids, window.types, *_targets(row, "response"))
+    risky = any(value >= 0.5 for value in row.labels.values())
+    count = min(len(found), UNITS_RISKY if risky else UNITS_FINE)
+    # In some of the project's own pairs the prompt alone tells the sides apart.
+    dropped = not row.file.startswith("own_") and rng.random() < PROMPT_DROPPED
+    prompt = "" if dropped else row.prompt
+    windows = tuple(_window(prompt, found[i], encoder, rng) for i in _drawn(len(found), count, rng))
+    yield Example(windows, *_targets(row, "response"))
+
+
+def _drawn(units: int, count: int, rng: random.Random) -> list[int]:
+    """Return which units are read: the last one, with all its context, among them by half."""
+    if count < units and rng.random() < 0.5:
+        return [*sorted(rng.sample(range(units - 1), count - 1)), units - 1]
+    return sorted(rng.sample(range(units), count))
+
+
+def _window(prompt: str, passage: Passage, encoder: Encoder, rng: random.Random) -> Encoded:
+    text, start = passage.text, passage.start
+    if rng.random() < CONTEXT_DROPPED:
+        text, start = text[start:], 0
+    return rng.choice(encoder.encode(prompt, text, start=start))
 
 
 def _response(row: Row, rng: random.Random) -> str:
@@ -88,15 +118,8 @@ def _response(row: Row, rng: random.Random) -> str:
     return row.response
 
 
-def _obfuscated(text: str, rng: random.Random) -> str:
-    if rng.random() >= OBFUSCATED:
-        return text
-    kind = rng.randrange(3)
-    if kind == 0:
-        return text.translate(_LEET)
-    if kind == 1:
-        return "\u200b".join(text)
-    return "".join(c.upper() if rng.random() < 0.5 else c for c in text)
+def _augmented(text: str, rng: random.Random) -> str:
+    return obfuscated(text, rng) if rng.random() < OBFUSCATED else text
 
 
 def _targets(row: Row, side: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -105,5 +128,5 @@ def _targets(row: Row, side: str) -> tuple[NDArray[np.float32], NDArray[np.float
     for index, head in enumerate(HEADS):
         if head in row.labels and CATEGORIES[head].side == side:
             targets[index] = row.labels[head]
-            mask[index] = row.weight
+            mask[index] = row.weight * row.emphasis.get(head, 1.0)
     return targets, mask

@@ -1,9 +1,10 @@
 """From a folder of labelled rows to a model directory that the runtime loads.
 
-    python -m guard.training.pipeline --data DATA --out guard/models/clearance-minilm
+    guard train --data DATA --out guard/models/clearance-minilm
 
 Loads and splits the rows, trains, exports and quantises, calibrates the quantised model on
-validation rows, writes the card and seals everything with hashes.
+validation rows, writes the card and seals everything with hashes. Rows that are marked `test`
+are never read.
 
 This module does not know how any of these steps is done.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,20 +26,31 @@ from tokenizers import Tokenizer
 from guard import canonical
 from guard.detectors.classifier import Classifier
 from guard.encoding import Encoder
-from guard.training.calibrate import calibrate, experimental, response_logits
+from guard.policy import load_class
+from guard.sealing import seal
+from guard.training import aggregate, parity
+from guard.training.calibrate import calibrate, experimental
 from guard.training.card import card
-from guard.training.data import HEADS, data_files, load
-from guard.training.export import export, seal
+from guard.training.data import HEADS, OWN, data_files, load
+from guard.training.export import export
+from guard.training.leaks import clean
 from guard.training.model import GuardModel, base_directory
 from guard.training.train import Config, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from guard.training.data import Row
+    from guard.training.data import Row, Split
 
 WEIGHTS: Final = "weights.pt"
 HISTORY: Final = "history.json"
+FLOAT: Final = "model.onnx"
+
+_POOLED_ONLY: Final = ("em_judged_answers",)
+_POOLED_ROWS: Final = 600
+
+WINDOWS: Final = 400
+"""Windows on which ways to quantise are compared."""
 
 
 def encoder() -> Encoder:
@@ -62,10 +75,15 @@ class Places:
     start: Path | None = None
 
 
-def build(places: Places, config: Config, version: str) -> None:
-    """Train and leave the finished model in `places.out`."""
+def build(places: Places, config: Config, version: str, *, leak_check: bool = True) -> None:
+    """Train and leave the finished model in `places.out`.
+
+    With `leak_check` rows that nearly repeat a validation or test row are not trained on.
+    """
     split = load(places.data, seed=config.seed, share=config.share)
     places.work.mkdir(parents=True, exist_ok=True)
+    if leak_check:
+        split = clean(split, places.data, places.work / "leaks")
     start, earlier = None, []
     if places.start is not None:
         start = places.start / WEIGHTS
@@ -73,32 +91,66 @@ def build(places: Places, config: Config, version: str) -> None:
     model, history = train(split, encoder(), config, places.work / WEIGHTS, start)
     stages = [*earlier, history]
     (places.work / HISTORY).write_text(json.dumps(stages, indent=2), "utf-8")
-    finish(model, split.validation, stages, places, version)
+    finish(model, split, stages, places, version)
 
 
 def rebuild(places: Places, config: Config, version: str) -> None:
     """Make the model's directory anew from the weights that a run left in `places.work`."""
     split = load(places.data, seed=config.seed, share=config.share)
-    model = GuardModel(len(HEADS))
-    model.load_state_dict(torch.load(places.work / WEIGHTS, weights_only=True))
-    stages = json.loads((places.work / HISTORY).read_text("utf-8"))
-    finish(model, split.validation, stages, places, version)
+    finish(_trained(places.work / WEIGHTS), split, _stages(places.work), places, version)
 
 
-def finish(
+def export_weights(
+    weights: Path, out: Path, data: Path | None, version: str, windows: int = WINDOWS
+) -> dict[str, Any]:
+    """Make a model's directory from trained weights; return what quantising them cost.
+
+    Args:
+        weights: what training left; the history beside it goes into the manifest.
+        out: the model's directory.
+        data: folder of labelled rows to calibrate and compare on; the project's own by default.
+        version: the model's version.
+        windows: how many both graphs score.
+    """
+    places = Places(data or OWN, out, weights.parent)
+    split = load(places.data, seed=0)
+    return finish(_trained(weights), split, _stages(places.work), places, version, windows)
+
+
+def pooled_only(split: Split) -> list[Row]:
+    """Return rows that were trained on and from which units' pooling is fitted all the same.
+
+    Whole answers of misaligned models come from so few questions that none of them validates.
+    Two numbers per category are hardly fitted to single rows; calibration never sees them.
+    """
+    return [row for row in split.train if row.file in _POOLED_ONLY][:_POOLED_ROWS]
+
+
+def finish(  # noqa: PLR0913, PLR0917  # all that a model is made of
     model: GuardModel,
-    validation: list[Row],
+    split: Split,
     stages: list[dict[str, Any]],
     places: Places,
     version: str,
-) -> None:
-    """Export, calibrate, describe and seal a trained model."""
+    windows: int = WINDOWS,
+) -> dict[str, Any]:
+    """Export, calibrate, describe and seal a trained model; return what quantising it cost."""
     out = places.out
-    export(model, out, keep_float=places.work / "model.onnx")
-    rows = validation[:]
+    rows = split.validation[:]
     random.Random(0).shuffle(rows)
-    calibration = calibrate(response_logits(Classifier(out, verify=False), rows), rows)
+    given = parity.windows(rows, encoder(), windows)
+    exported = export(model, out, given, places.work / FLOAT)
+    classifier = Classifier(out, verify=False)
+    units = aggregate.unit_logits(classifier, rows)
+    seen = pooled_only(split)
+    poolings = aggregate.fit([*units, *aggregate.unit_logits(classifier, seen)], [*rows, *seen])
+    calibration = calibrate(aggregate.response_scores(units, poolings), rows, poolings)
     (out / "calibration.json").write_text(json.dumps(calibration, indent=1) + "\n", "utf-8")
+    report = exported.report | {
+        "windows": len(given),
+        "auroc_lost": parity.auroc_lost(exported.exact, exported.rough, given),
+        "flips": parity.flips(exported.exact, exported.rough, out, load_class("public")),
+    }
     facts = {
         "name": out.name,
         "version": version,
@@ -107,16 +159,31 @@ def finish(
         "training": stages,
         "data": data_files(places.data),
         "experimental": experimental(calibration),
+        "quantised": report,
     }
     canonical.write(out)
     (out / "README.md").write_text(card(facts, calibration), "utf-8")
     seal(out, facts)
+    return report
+
+
+def _trained(weights: Path) -> GuardModel:
+    model = GuardModel(len(HEADS))
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    return model
+
+
+def _stages(work: Path) -> list[dict[str, Any]]:
+    """Return what happened in each stage of training, as far as it is recorded."""
+    path = work / HISTORY
+    stages: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return stages
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and build a model."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="guard train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled *.jsonl.gz")
     parser.add_argument("--out", type=Path, required=True, help="the model's directory")
@@ -125,14 +192,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rebuild", action="store_true", help="do not train: finish the weights in `--work`"
     )
+    parser.add_argument(
+        "--no-leak-check",
+        action="store_true",
+        help="also train on rows that nearly repeat a validation or test row",
+    )
     parser.add_argument("--version", default="dev", help="the model's version")
     for item in fields(Config):
         kind = float if isinstance(item.default, float) else int
-        parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default)
+        name = f"--{item.name.replace('_', '-')}"
+        about = f"{_about(item.name)} (default: {item.default})"
+        parser.add_argument(name, type=kind, default=item.default, help=about)
     given = parser.parse_args(arguments)
     config = Config(**{item.name: getattr(given, item.name) for item in fields(Config)})
-    make = rebuild if given.rebuild else build
-    make(Places(given.data, given.out, given.work, given.start), config, given.version)
+    places = Places(given.data, given.out, given.work, given.start)
+    if given.rebuild:
+        rebuild(places, config, given.version)
+    else:
+        build(places, config, given.version, leak_check=not given.no_leak_check)
+
+
+def _about(name: str) -> str:
+    """Return what the docstring of `Config` says of a setting."""
+    found = re.search(rf"^ +{name}: (.+?)\.$", Config.__doc__ or "", re.MULTILINE | re.DOTALL)
+    return " ".join(found[1].split()) if found else ""
 
 
 if __name__ == "__main__":

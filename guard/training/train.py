@@ -1,4 +1,9 @@
-"""Fine-tunes the encoder with masked, weighted, soft-label binary cross-entropy.
+"""Fine-tunes the encoder with masked, weighted, soft-label binary cross-entropy over bags of units.
+
+A row's label is about the whole response and not about each of its units (multiple-instance
+learning, Dietterich et al., Artificial Intelligence 89, 1997): of a risky row the soft
+maximum over the drawn units should be high, of a fine one every unit should be low. What is
+kept are averaged weights (Polyak and Juditsky, SIAM J. Control Optim. 30, 1992).
 
 This module does not know how rows were split (`data`), what a calibrated score is
 (`calibrate`) or how the model is shipped (`export`).
@@ -6,6 +11,7 @@ This module does not know how rows were split (`data`), what a calibrated score 
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from dataclasses import asdict, dataclass
@@ -14,22 +20,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import softplus
 from tqdm import tqdm
 
 from guard.training.data import HEADS
 from guard.training.examples import examples
 from guard.training.model import GuardModel
+from guard.training.rehearse import rehearse
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from guard.encoding import Encoder
+    from guard.encoding import Encoded, Encoder
     from guard.training.data import Split
     from guard.training.examples import Example
 
 _BUCKET: Final = 50
 """Batches that are sorted by length together."""
+
+CHECKPOINT: Final = "checkpoint.pt"
+_CHECKPOINT_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,8 @@ class Config:
         rows: at most so many rows, `None` for all.
         frozen: how many of the encoder's lowest layers are not trained.
         share: share of each file's rows, for all but the project's own.
+        average: decay per step of the averaged weights.
+        rehearse: 1 to train as the quantised graph will compute.
     """
 
     minutes: float = 40.0
@@ -60,6 +72,8 @@ class Config:
     rows: int | None = None
     frozen: int = 2
     share: float = 1.0
+    average: float = 0.998
+    rehearse: int = 0
 
 
 def train(
@@ -67,8 +81,9 @@ def train(
 ) -> tuple[GuardModel, dict[str, Any]]:
     """Train one pass over the rows or as much of it as the time allows; save the weights to `out`.
 
-    `start` names weights to go on from, those of an earlier run. Returns the model and what
-    happened: steps, examples seen, minutes, loss.
+    Beside `out` a checkpoint is kept; a run that was cut off and is started again with the
+    same settings and rows goes on from there. `start` names weights to begin with, those of
+    an earlier run. Returns the model and what happened: steps, examples seen, minutes, loss.
     """
     rng = random.Random(config.seed)
     torch.manual_seed(config.seed)
@@ -79,9 +94,18 @@ def train(
     model = GuardModel(len(HEADS), frozen=config.frozen)
     if start is not None:
         model.load_state_dict(torch.load(start, weights_only=True))
-    history = _fit(model, data, config, rng) | {"config": asdict(config), "rows": len(rows)}
-    torch.save(model.state_dict(), out)
-    return model, history
+    if config.rehearse:
+        rehearse(model.encoder.encoder)
+    run = _Run(model, config, head_weights(data))
+    checkpoint = out.parent / CHECKPOINT
+    identity = {"config": asdict(config), "examples": len(data)}
+    run.resume(checkpoint, identity)
+    history = run.fit(_batches(data, config.batch, rng), checkpoint, identity)
+    torch.save(run.averaged, out)
+    trained = GuardModel(len(HEADS))
+    trained.load_state_dict(run.averaged)
+    checkpoint.unlink(missing_ok=True)
+    return trained, history | {"of": len(data), "config": asdict(config), "rows": len(rows)}
 
 
 def head_weights(data: list[Example]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -90,45 +114,98 @@ def head_weights(data: list[Example]) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.asarray(np.clip(np.sqrt(counts.max() / counts), 1.0, 6.0), np.float32)
 
 
-def _fit(
-    model: GuardModel, data: list[Example], config: Config, rng: random.Random
-) -> dict[str, Any]:
-    optimiser = torch.optim.AdamW(
-        [
-            {
-                "params": [p for p in model.encoder.parameters() if p.requires_grad],
-                "lr": config.encoder_rate,
-            },
+class _Run:
+    """One run: model, optimiser, averaged weights and how far it is."""
+
+    def __init__(self, model: GuardModel, config: Config, weights: Any) -> None:
+        self.model = model
+        self._config = config
+        self._weights = torch.from_numpy(weights)
+        trained = [p for p in model.encoder.parameters() if p.requires_grad]
+        groups = [
+            {"params": trained, "lr": config.encoder_rate},
             {"params": model.head.parameters(), "lr": config.head_rate},
-        ],
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    peaks = [group["lr"] for group in optimiser.param_groups]
-    weights = torch.from_numpy(head_weights(data))
-    batches = _batches(data, config.batch, rng)
-    started, seen, running = time.monotonic(), 0, 0.0
-    model.train()
-    bar = tqdm(batches, "training", unit="batch", mininterval=10)
-    for step, batch in enumerate(bar):
-        elapsed = (time.monotonic() - started) / (60 * config.minutes)
-        progress = max(step / len(batches), elapsed)
-        if progress >= 1:
-            break
-        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * _schedule(progress, config.warmup)
-        loss = _step(model, optimiser, batch, weights)
-        seen += len(batch)
-        running = loss if step == 0 else 0.98 * running + 0.02 * loss
-        bar.set_postfix(loss=f"{running:.4f}", refresh=False)
-    minutes = (time.monotonic() - started) / 60
-    return {
-        "steps": step + 1,
-        "examples": seen,
-        "of": len(data),
-        "minutes": minutes,
-        "loss": running,
-    }
+        ]
+        self._optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+        self._peaks = (config.encoder_rate, config.head_rate)
+        self.averaged = {name: value.clone() for name, value in model.state_dict().items()}
+        self._done: dict[str, Any] = {"steps": 0, "examples": 0, "minutes": 0.0, "loss": 0.0}
+
+    def resume(self, path: Path, identity: dict[str, Any]) -> None:
+        """Go on from a checkpoint of the same settings and rows, if there is one."""
+        if not path.is_file():
+            return
+        kept = torch.load(path, weights_only=True)
+        if kept["identity"] != identity:
+            return
+        self.model.load_state_dict(kept["model"])
+        self._optimiser.load_state_dict(kept["optimiser"])
+        self.averaged, self._done = kept["averaged"], kept["done"]
+        # Dropout goes on with the draws that an uninterrupted run would make.
+        torch.set_rng_state(kept.get("random", torch.get_rng_state()))
+
+    def fit(
+        self, batches: list[list[Example]], checkpoint: Path, identity: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Take the steps that are left; return what happened."""
+        first, before, started = self._done["steps"], self._done["minutes"], time.monotonic()
+        saved = started
+        self.model.train()
+        bar = tqdm(
+            batches[first:],
+            "training",
+            len(batches),
+            initial=first,
+            unit="batch",
+            mininterval=10,
+        )
+        for step, batch in enumerate(bar, first):
+            now = time.monotonic()
+            minutes = before + (now - started) / 60
+            progress = max(step / len(batches), minutes / self._config.minutes)
+            if progress >= 1:
+                break
+            self._step(batch, _schedule(progress, self._config.warmup))
+            self._note(step, batch, minutes, bar)
+            if now - saved > _CHECKPOINT_SECONDS:
+                saved = now
+                self._save(checkpoint, identity)
+        return dict(self._done)
+
+    def _step(self, batch: list[Example], rate: float) -> None:
+        for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * rate
+        loss = batch_loss(self.model, batch, self._weights)
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimiser.step()
+        self._last = float(loss.detach())
+        # A short memory at first, so that the start does not weigh on the average.
+        decay = min(self._config.average, (1 + self._done["steps"]) / (10 + self._done["steps"]))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.averaged[name].lerp_(value, 1 - decay)
+
+    def _note(self, step: int, batch: list[Example], minutes: float, bar: Any) -> None:
+        known = self._done
+        loss = self._last if step == 0 else 0.98 * known["loss"] + 0.02 * self._last
+        seen = known["examples"] + len(batch)
+        self._done = {"steps": step + 1, "examples": seen, "minutes": minutes, "loss": loss}
+        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+
+    def _save(self, path: Path, identity: dict[str, Any]) -> None:
+        kept = {
+            "identity": identity,
+            "model": self.model.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "averaged": self.averaged,
+            "done": self._done,
+            "random": torch.get_rng_state(),
+        }
+        aside = path.with_suffix(".part")
+        torch.save(kept, aside)
+        aside.replace(path)
 
 
 def _schedule(progress: float, warmup: float) -> float:
@@ -143,26 +220,31 @@ def _batches(data: list[Example], size: int, rng: random.Random) -> list[list[Ex
     stretch = size * _BUCKET
     batches: list[list[Example]] = []
     for at in range(0, len(data), stretch):
-        part = sorted(data[at : at + stretch], key=lambda example: len(example.ids))
+        part = sorted(data[at : at + stretch], key=lambda example: example.longest)
         cut = [part[i : i + size] for i in range(0, len(part), size)]
         rng.shuffle(cut)
         batches += cut
     return batches
 
 
-def _step(model: GuardModel, optimiser: Any, batch: list[Example], weights: torch.Tensor) -> float:
-    ids, types, mask = padded(batch)
+def batch_loss(model: GuardModel, batch: list[Example], weights: torch.Tensor) -> torch.Tensor:
+    """Return the mean weighted loss of a batch, a scalar.
+
+    Args:
+        model: in training mode.
+        batch: examples with one window or more each.
+        weights: of the heads, shape (heads,).
+    """
+    ids, types, mask = padded([window for example in batch for window in example.windows])
     targets = torch.from_numpy(np.stack([example.targets for example in batch]))
     known = torch.from_numpy(np.stack([example.mask for example in batch])) * weights
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
         logits, _ = model(ids, types, mask)
-    losses = binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
-    loss = (losses * known).sum() / known.sum().clamp(min=1.0)
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
-    return float(loss.detach())
+    bags = logits.float().split([len(example.windows) for example in batch])
+    high = torch.stack([bag.logsumexp(0) - math.log(len(bag)) for bag in bags])
+    low = torch.stack([softplus(bag).mean(0) for bag in bags])
+    losses = targets * softplus(-high) + (1 - targets) * low
+    return (losses * known).sum() / known.sum().clamp(min=1.0)
 
 
 @cache
@@ -172,13 +254,13 @@ def _has_bfloat16() -> bool:
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())  # noqa: SLF001
 
 
-def padded(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return ids, types and mask of a batch, each of shape (batch, longest)."""
-    longest = max(len(example.ids) for example in batch)
-    ids, types, mask = (torch.zeros(len(batch), longest, dtype=torch.long) for _ in range(3))
-    for i, example in enumerate(batch):
-        n = len(example.ids)
-        ids[i, :n] = torch.from_numpy(example.ids)
-        types[i, :n] = torch.from_numpy(example.types)
+def padded(windows: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return ids, types and mask of windows, each of shape (windows, longest)."""
+    longest = max(len(window.ids) for window in windows)
+    ids, types, mask = (torch.zeros(len(windows), longest, dtype=torch.long) for _ in range(3))
+    for i, window in enumerate(windows):
+        n = len(window.ids)
+        ids[i, :n] = torch.from_numpy(window.ids)
+        types[i, :n] = torch.from_numpy(window.types)
         mask[i, :n] = 1
     return ids, types, mask

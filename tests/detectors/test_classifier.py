@@ -280,7 +280,8 @@ class TestBundled:
         text = BENIGN * 40 + GRIM + BENIGN * 40
         encoded = bundled._encoder.encode("", text)
         assert len(encoded) > 5
-        each = np.stack([bundled._run(window.ids, window.types) for window in encoded])
+        passes = [bundled._graph.run(window.ids, window.types) for window in encoded]
+        each = np.stack([given.logits for given in passes])
         assert bundled.logits("", text).tolist() == each.max(axis=0).tolist()
 
     def test_threads_get_what_one_thread_gets(self, bundled: Classifier) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from guard.detectors.base import Finding
+from guard.detectors.pooling import Pooling
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from guard.detectors.base import Finding, Passage
+    from guard.detectors.base import Passage
     from guard.engine import Guard
     from guard.verdict import Verdict
 
@@ -199,6 +202,20 @@ class TestInvariance:
         if guard.security_class.shadow:
             assert delivered == text
 
+    @pytest.mark.parametrize("remedy", ["excise", "replace", "block"])
+    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @given(text=TEXTS, places=CUTS)
+    def test_evidence_that_adds_up(
+        self, make_guard: Callable[..., Guard], remedy: str, text: str, places: list[float]
+    ) -> None:
+        """What earlier units weigh in a later one's risk is the same however text arrives."""
+        guard = make_guard(
+            Wavering(), limits={"wavering": {"flag": 0.3, "act": 0.5, "remedy": remedy}}
+        )
+        expected = guard.check(text)
+        delivered, verdict = streamed(guard, cut(text, places))
+        assert (delivered, verdict) == (expected.streamed, expected)
+
 
 class TestJudgedBeforeReleased:
     """Nothing leaves before it was judged."""
@@ -262,6 +279,21 @@ class Witness:
         """Remember the unit."""
         self.units.append(passage.unit)
         return []
+
+
+class Wavering:
+    """A detector whose evidence differs from unit to unit and adds up."""
+
+    name = "wavering"
+    version = "1"
+    categories = ("wavering",)
+    pooling: ClassVar = {"wavering": Pooling(own=0.6, toll=0.3)}
+
+    def __call__(self, passage: Passage) -> list[Finding]:
+        """Find more or less, by the unit's length."""
+        evidence = float(len(passage.unit) % 17 - 8)
+        found = Finding("wavering", evidence, passage.start, passage.end, "wavering", "1")
+        return [found] if passage.unit.strip() else []
 
 
 class Moody:

@@ -11,6 +11,7 @@ import pytest
 from guard.training import data
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 GOOD = (
@@ -46,6 +47,18 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write gzip JSON lines."""
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(item) + "\n" for item in rows)
+
+
+@pytest.fixture(scope="session", name="write")
+def _write() -> Callable[[Path, list[dict[str, Any]]], None]:
+    """Return the function that writes a file of rows."""
+    return write
+
+
+@pytest.fixture(scope="session", name="make_row")
+def _make_row() -> Callable[..., dict[str, Any]]:
+    """Return the maker of rows."""
+    return row
 
 
 @pytest.fixture

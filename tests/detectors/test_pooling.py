@@ -1,0 +1,112 @@
+"""How the evidence of units adds up to that of a response."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard.detectors.base import Finding
+from guard.detectors.pooling import ALONE, Pool, Pooling
+
+EVIDENCE = st.lists(st.floats(-8, 8), min_size=1, max_size=30)
+POOLINGS = st.builds(Pooling, st.floats(0.01, 1), st.floats(0, 2), st.floats(0, 4))
+
+
+def finding(evidence: float, detector: str = "model", category: str = "violence") -> Finding:
+    """Return a finding over a unit."""
+    return Finding(category, evidence, 0, 1, detector, "1", localised=False)
+
+
+def run(evidence: list[float], pooling: Pooling) -> list[float]:
+    """Return what a pool makes of units one by one."""
+    pool, out = Pool({"model": {"violence": pooling}}), []
+    for value in evidence:
+        (pooled,) = pool.pooled([finding(value)])
+        out.append(pooled.evidence)
+        pool = pool.after([finding(value)])
+    return out
+
+
+class TestPooling:
+    """The formula."""
+
+    @given(EVIDENCE, POOLINGS)
+    def test_unit_by_unit_is_the_same_as_at_once(
+        self, evidence: list[float], pooling: Pooling
+    ) -> None:
+        """What the guard does in a stream is what training did on the whole."""
+        assert run(evidence, pooling) == pytest.approx(
+            list(pooling.running(np.array(evidence))), abs=1e-9
+        )
+
+    @given(EVIDENCE, POOLINGS, st.data())
+    def test_never_falls_where_a_unit_rises(
+        self, evidence: list[float], pooling: Pooling, data: st.DataObject
+    ) -> None:
+        """More evidence in any unit never makes any later value lower."""
+        at = data.draw(st.integers(0, len(evidence) - 1))
+        more = [*evidence]
+        more[at] += data.draw(st.floats(0, 8))
+        before, after = run(evidence, pooling), run(more, pooling)
+        assert all(b >= a - 1e-9 for a, b in zip(before, after, strict=True))
+
+    @given(EVIDENCE)
+    def test_alone_changes_nothing(self, evidence: list[float]) -> None:
+        """Without a pooling of its own a unit's evidence is what it was."""
+        assert run(evidence, ALONE) == pytest.approx(evidence)
+
+    def test_what_runs_through_adds_up_and_what_is_odd_once_does_not(self) -> None:
+        """Ten suspicious units weigh more than one among nine plain ones."""
+        pooling = Pooling(own=0.5, toll=0.1, lone=2.0)
+        through = max(run([1.0] * 10, pooling))
+        once = max(run([-3.0] * 9 + [1.0], pooling))
+        assert through > once
+
+    def test_one_bad_sentence_counts_in_a_long_good_answer(self) -> None:
+        """Strong evidence in one unit loses no more than `lone`, wherever it stands."""
+        pooling = Pooling(own=0.35, toll=0.4, lone=2.0)
+        for at in (0, 20, 39):
+            evidence = [-6.0] * 40
+            evidence[at] = 7.0
+            assert max(run(evidence, pooling)) >= 5.0
+
+    def test_a_hundred_faintly_odd_units_do_not(self) -> None:
+        """Odd by chance here and there, a long answer stays below what one odd unit reaches."""
+        pooling = Pooling(own=0.5, toll=0.3, lone=2.0)
+        assert max(run([-2.0, 1.0] * 50, pooling)) < max(run([1.0], pooling))
+
+    @pytest.mark.parametrize(
+        ("own", "toll", "lone"),
+        [(0, 0, 0), (1.1, 0, 0), (1, -0.1, 0), (1, math.inf, 0), (1, 0, -1), (1, 0, math.nan)],
+    )
+    def test_refuses_what_would_not_be_monotone(self, own: float, toll: float, lone: float) -> None:
+        """Parameters out of their range are an error."""
+        with pytest.raises(ValueError, match="must be"):
+            Pooling(own, toll, lone)
+
+
+class TestPool:
+    """Whose evidence adds up."""
+
+    def test_leaves_other_detectors_and_categories_alone(self) -> None:
+        """Only what is named is pooled."""
+        pool = Pool({"model": {"violence": Pooling(0.5, lone=9.0)}})
+        pool = pool.after([finding(-8.0), finding(-8.0, "other"), finding(-8.0, category="sexual")])
+        given_ = [finding(4.0), finding(4.0, "other"), finding(4.0, category="sexual")]
+        assert [f.evidence for f in pool.pooled(given_)] == [1.0, 4.0, 4.0]
+
+    def test_infinite_evidence_stays_and_is_no_part_of_a_mean(self) -> None:
+        """What is certain is not diluted, and does not taint what follows."""
+        pool = Pool({"model": {"violence": Pooling(0.5, lone=9.0)}})
+        assert pool.pooled([finding(math.inf)])[0].evidence == math.inf
+        assert pool.after([finding(math.inf)]).pooled([finding(2.0)])[0].evidence == 2.0
+
+    def test_states_are_independent(self) -> None:
+        """A unit that is judged twice counts once."""
+        pool = Pool({"model": {"violence": Pooling(0.5, lone=9.0)}})
+        pool.after([finding(8.0)])
+        assert pool.pooled([finding(2.0)])[0].evidence == 2.0

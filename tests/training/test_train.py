@@ -1,0 +1,286 @@
+"""Training: the loss against plain numpy, averaged weights, and runs that go on."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs the extra `train`")
+
+import torch
+
+from guard.encoding import Encoded
+from guard.training import train as module
+from guard.training.data import HEADS
+from guard.training.examples import Example
+from guard.training.train import CHECKPOINT, Config, batch_loss, head_weights, padded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+VOCABULARY = 12
+
+
+class Small(torch.nn.Module):
+    """A network of the interface of `GuardModel`: mean embedding, dropout, linear head."""
+
+    def __init__(self, heads: int = len(HEADS), dropout: float = 0.3, **_: Any) -> None:
+        """Draw weights from torch's own generator."""
+        super().__init__()
+        self.encoder = torch.nn.Embedding(VOCABULARY, 6)
+        self.dropout = torch.nn.Dropout(dropout)
+        self.head = torch.nn.Linear(6, heads)
+
+    def forward(self, ids: Any, _: Any, mask: Any) -> Any:
+        """Return logits and pooled embeddings."""
+        weights = mask.unsqueeze(-1).float()
+        pooled = (self.encoder(ids) * weights).sum(1) / weights.sum(1)
+        return self.head(self.dropout(pooled)), pooled
+
+
+def window(rng: np.random.Generator) -> Encoded:
+    """Return some tokens."""
+    ids = rng.integers(0, VOCABULARY, rng.integers(2, 9)).tolist()
+    return encoded(ids, [0] * len(ids))
+
+
+def encoded(ids: list[int], types: list[int]) -> Encoded:
+    """Return a window of which every token is the unit's."""
+    ones = np.ones(len(ids), np.int64)
+    return Encoded(np.array(ids), np.array(types), slice(0, len(ids)), ones)
+
+
+def bags(count: int, seed: int = 1) -> list[Example]:
+    """Return examples of one to three windows, with soft labels and unknown ones."""
+    rng = np.random.default_rng(seed)
+    shape = (count, len(HEADS))
+    targets = rng.choice([0.0, 0.0, 0.3, 1.0], shape).astype(np.float32)
+    masks = rng.choice([0.0, 0.5, 1.0], shape).astype(np.float32)
+    return [
+        Example(tuple(window(rng) for _ in range(rng.integers(1, 4))), target, mask)
+        for target, mask in zip(targets, masks, strict=True)
+    ]
+
+
+def expected_loss(
+    logits: list[NDArray[np.float64]], batch: list[Example], weights: NDArray[np.float64]
+) -> float:
+    """Return the loss in plain numpy, head by head and window by window."""
+    total, known = 0.0, 0.0
+    for scores, example in zip(logits, batch, strict=True):
+        for head in range(len(HEADS)):
+            column = scores[:, head]
+            soft_maximum = np.log(np.mean(np.exp(column)))
+            positive = np.log1p(np.exp(-soft_maximum))
+            negative = np.mean(np.log1p(np.exp(column)))
+            target = float(example.targets[head])
+            weight = float(example.mask[head]) * weights[head]
+            total += weight * (target * positive + (1 - target) * negative)
+            known += weight
+    return total / max(known, 1.0)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train the small network, on examples as they are given instead of rows."""
+    monkeypatch.setattr(module, "GuardModel", Small)
+    monkeypatch.setattr(module, "examples", lambda rows, *_: iter(list(rows)))
+    monkeypatch.setattr(module, "_has_bfloat16", lambda: False)
+
+
+class Given:
+    """A split that holds examples already."""
+
+    def __init__(self, count: int = 60) -> None:
+        """Make some."""
+        self.train: Any = bags(count)
+        self.validation: Any = []
+
+
+def fit(out: Path, **changes: Any) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Train the small network; return its weights and what happened."""
+    config = Config(**({"batch": 4, "minutes": 60.0, "threads": 1, "frozen": 0} | changes))
+    split: Any = Given()
+    encoder: Any = None
+    model, history = module.train(split, encoder, config, out)
+    return {name: value.numpy() for name, value in model.state_dict().items()}, history
+
+
+def close(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> bool:
+    """Return whether weights are the same up to rounding: the clock has a say in the rate."""
+    return all(np.allclose(one[name], other[name], rtol=0, atol=1e-6) for name in one)
+
+
+class TestLoss:
+    """`batch_loss`."""
+
+    @pytest.mark.usefixtures("small")
+    @pytest.mark.parametrize("seed", range(4))
+    def test_it_is_the_formulas(self, seed: int) -> None:
+        """Soft maximum for positives, mean for negatives, masked, weighted and averaged."""
+        torch.manual_seed(seed)
+        model = Small(dropout=0.0)
+        batch = bags(7, seed)
+        weights = np.random.default_rng(seed).uniform(1, 6, len(HEADS))
+        logits = []
+        for example in batch:
+            scores, _ = model(*padded(list(example.windows)))
+            logits.append(scores.detach().numpy().astype(np.float64))
+        found = batch_loss(model, batch, torch.tensor(weights, dtype=torch.float32))  # type: ignore[arg-type]
+        assert float(found.detach()) == pytest.approx(
+            expected_loss(logits, batch, weights), rel=1e-4
+        )
+
+    @pytest.mark.usefixtures("small")
+    def test_one_window_is_plain_cross_entropy(self) -> None:
+        """For a bag of one both sides are the usual loss of a logit."""
+        torch.manual_seed(1)
+        model = Small(dropout=0.0)
+        batch = [Example(e.windows[:1], e.targets, np.ones_like(e.mask)) for e in bags(5)]
+        scores, _ = model(*padded([e.windows[0] for e in batch]))
+        targets = torch.from_numpy(np.stack([e.targets for e in batch]))
+        plain = torch.nn.functional.binary_cross_entropy_with_logits(scores, targets)
+        found = batch_loss(model, batch, torch.ones(len(HEADS)))  # type: ignore[arg-type]
+        assert float(found.detach()) == pytest.approx(float(plain.detach()), rel=1e-5)
+
+    @pytest.mark.usefixtures("small")
+    def test_nothing_known_is_no_loss(self) -> None:
+        """A batch whose labels are all unknown moves nothing and divides by nothing."""
+        batch = [Example(e.windows, e.targets, np.zeros_like(e.mask)) for e in bags(3)]
+        found = batch_loss(Small(), batch, torch.ones(len(HEADS)))  # type: ignore[arg-type]
+        assert float(found.detach()) == 0
+
+    def test_padding_is_masked(self) -> None:
+        """Windows of different lengths are padded behind, and the mask says where."""
+        short = encoded([5, 6], [0, 1])
+        long = encoded([7, 8, 9], [0, 0, 1])
+        ids, types, mask = padded([short, long])
+        assert ids.tolist() == [[5, 6, 0], [7, 8, 9]]
+        assert types.tolist() == [[0, 1, 0], [0, 0, 1]]
+        assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+class TestWeights:
+    """Of heads."""
+
+    def test_rare_heads_weigh_more_within_bounds(self) -> None:
+        """The commonest head has weight 1, and none more than 6."""
+        masks = np.zeros((200, len(HEADS)), np.float32)
+        masks[:, 0], masks[:50, 1], masks[:1, 2] = 1, 1, 1
+        data = [Example(e.windows, e.targets, m) for e, m in zip(bags(200), masks, strict=True)]
+        weights = head_weights(data)
+        assert weights[:4].tolist() == [1, 2, 6, 6]
+
+
+@pytest.mark.usefixtures("small")
+class TestRuns:
+    """`train`."""
+
+    def test_a_seed_decides(self, tmp_path: Path) -> None:
+        """The same settings give the same weights, another seed others."""
+        first, history = fit(tmp_path / "a.pt")
+        second, _ = fit(tmp_path / "b.pt")
+        other, _ = fit(tmp_path / "c.pt", seed=8)
+        assert close(first, second)
+        assert not close(first, other)
+        assert (history["steps"], history["examples"], history["of"]) == (15, 60, 60)
+        assert not (tmp_path / CHECKPOINT).exists()
+
+    def test_what_is_saved_is_what_is_returned(self, tmp_path: Path) -> None:
+        """The file holds the model's weights."""
+        weights, _ = fit(tmp_path / "w.pt")
+        saved = torch.load(tmp_path / "w.pt", weights_only=True)
+        assert all(np.array_equal(weights[name], saved[name].numpy()) for name in weights)
+
+    def test_weights_are_averaged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is kept is the running mean of what each step left, with a short start."""
+        seen: list[NDArray[np.float64]] = []
+        original = module._Run._step
+
+        def watched(run: Any, *given: Any) -> None:
+            if not seen:
+                seen.append(run.model.head.weight.detach().numpy().astype(np.float64))
+            original(run, *given)
+            seen.append(run.model.head.weight.detach().numpy().astype(np.float64))
+
+        monkeypatch.setattr(module._Run, "_step", watched)
+        weights, _ = fit(tmp_path / "w.pt", average=0.5)
+        mean = seen[0].copy()
+        for step, value in enumerate(seen[1:]):
+            decay = min(0.5, (1 + step) / (10 + step))
+            mean = decay * mean + (1 - decay) * value
+        assert weights["head.weight"] == pytest.approx(mean, rel=1e-4, abs=1e-6)
+        assert weights["head.weight"] != pytest.approx(seen[-1], rel=1e-4, abs=1e-6)
+
+    @pytest.mark.parametrize("stop", [1, 7, 14])
+    def test_a_run_that_was_cut_off_goes_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    ) -> None:
+        """Begun again it ends with the weights and the history of a run that was never cut."""
+        whole, history = fit(tmp_path / "whole.pt")
+        folder = tmp_path / "cut"
+        folder.mkdir()
+        steps = 0
+        original = module.batch_loss
+
+        def failing(*given: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == stop + 1:
+                raise KeyboardInterrupt
+            return original(*given)
+
+        monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", -1.0)
+        monkeypatch.setattr(module, "batch_loss", failing)
+        with pytest.raises(KeyboardInterrupt):
+            fit(folder / "w.pt")
+        assert (folder / CHECKPOINT).is_file()
+        steps = 100
+        random.seed(99)
+        torch.manual_seed(99)
+        resumed, after = fit(folder / "w.pt")
+        assert steps == 100 + 15 - stop
+        assert close(whole, resumed)
+        assert after["loss"] == pytest.approx(history["loss"], abs=1e-5)
+        counted = ("steps", "examples", "of", "rows", "config")
+        assert [after[name] for name in counted] == [history[name] for name in counted]
+
+    def test_a_checkpoint_of_other_settings_is_not_used(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A run with other settings begins at the beginning."""
+        monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", -1.0)
+        original = module.batch_loss
+        calls = 0
+
+        def failing(*given: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 5:
+                raise KeyboardInterrupt
+            return original(*given)
+
+        monkeypatch.setattr(module, "batch_loss", failing)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "w.pt")
+        calls = 100
+        fit(tmp_path / "w.pt", seed=8)
+        assert calls == 100 + 15
+
+    def test_the_time_ends_a_run(self, tmp_path: Path) -> None:
+        """A run without time takes no step and still leaves weights."""
+        _, history = fit(tmp_path / "w.pt", minutes=1e-9)
+        assert history["steps"] <= 1
+        assert (tmp_path / "w.pt").is_file()
+
+    def test_the_rate_rises_and_falls(self) -> None:
+        """It is 0 at both ends and 1 where the warm-up ends."""
+        assert module._schedule(0, 0.1) == 0
+        assert module._schedule(0.1, 0.1) == pytest.approx(1)
+        assert module._schedule(1, 0.1) == 0
+        assert module._schedule(0.55, 0.1) == pytest.approx(0.5)
