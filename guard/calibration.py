@@ -379,7 +379,7 @@ def _newton(
         slope = columns.T @ (weights * (chances - truth)) + stiff * (at - target)
         bend = (columns * (weights * chances * (1 - chances))[:, None]).T @ columns
         # A trace of curvature where every row is certain and nothing holds the intercept.
-        step = np.linalg.solve(bend + np.diag(stiff + 1e-12), slope)
+        step = np.asarray(np.linalg.solve(bend + np.diag(stiff + 1e-12), slope), np.float64)
         size = 1.0
         while (following := loss(at - size * step)) > value and size > 1e-8:
             size /= 2

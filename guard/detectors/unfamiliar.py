@@ -190,7 +190,7 @@ def tallies(rows: Floats, characters: NDArray[np.int64]) -> Floats:
     hidden = np.maximum(1.0, characters / UNKNOWN_CHARACTERS)
     unknown = rows[:, 1 + SHARES.index(UNKNOWN)] > 0
     weights = np.where(unknown, hidden, 1.0)[:, None]
-    return np.hstack([rows * weights, characters[:, None]])
+    return np.asarray(np.hstack([rows * weights, characters[:, None]]), np.float64)
 
 
 def pair_hashes(ids: NDArray[np.int64]) -> NDArray[np.int64]:

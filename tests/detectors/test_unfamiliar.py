@@ -232,7 +232,7 @@ class TestFile:
 
     def test_pickles_are_refused(self, tmp_path: Path) -> None:
         """A file with objects in it is not unpickled."""
-        values = {field.name: getattr(numbers(), field.name) for field in fields(Numbers)}
+        values: Any = {field.name: getattr(numbers(), field.name) for field in fields(Numbers)}
         np.savez(tmp_path / unfamiliar.FILE, **(values | {"line": np.array([object()])}))
         with pytest.raises(ModelError, match="cannot be used"):
             unfamiliar.read(tmp_path, lambda: "made up", 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -156,7 +156,9 @@ class TestFit:
     def test_the_plane_is_right_angled(self) -> None:
         """Directions have length 1 and none lies along another."""
         rng = np.random.default_rng(0)
-        empty = dict.fromkeys(("flags", "surprise", "pairs", "ordinary"), np.zeros(1))
+        empty: dict[str, Any] = dict.fromkeys(
+            ("flags", "surprise", "pairs", "ordinary"), np.zeros(1)
+        )
         numbers = unfamiliar._placed(empty, rng.normal(size=(80, 12)).astype(np.float32))
         plane = numbers.plane.astype(float)
         assert plane @ plane.T == pytest.approx(np.eye(len(plane)), abs=5e-3)
