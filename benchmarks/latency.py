@@ -35,7 +35,7 @@ from guard.loading import BUNDLED_MODEL
 from guard.text.units import CONTEXT, units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 SENTENCE = "The museum by the river opens at ten and shows old maps and clocks on two floors. "
 LENGTHS = (1, 4, 16, 64)
@@ -63,7 +63,7 @@ def stream(guard: Guard, text: str) -> None:
         pass
 
 
-def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Return each call's median in ms; the calls take turns, so that noise hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 2):

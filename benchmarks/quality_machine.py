@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnxruntime
 
-from guard.detectors.classifier import _session
+from guard.detectors.classifier import session
 from guard.detectors.model_directory import ONNX_FILES
+from latency import medians
 from quality_sets import AGAINST_FLOAT, AGAINST_STOCK, FLOOR_SHARE, MEMORY, SIZE
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def speed(model: Path, exact: Path | None, rounds: int) -> dict[str, Any]:
     """
     peaks = {"float": peak(np.float32), "int8": peak(np.int8)}
     with tempfile.TemporaryDirectory() as folder:
-        sessions = {"int8": _session(_graph(model))}
+        sessions = {"int8": session(_graph(model))}
         if exact is not None:
             sessions["float"] = _plain(exact)
             sessions["stock"] = _plain(_stock(exact, Path(folder) / "stock.onnx"))
@@ -177,18 +177,6 @@ def _call(session: Any, ids: NDArray[np.int64]) -> Callable[[], object]:
     }
     feed = {item.name: given[item.name][None] for item in session.get_inputs()}
     return lambda: session.run(["logits"], feed)
-
-
-def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return each call's median in ms; the calls take turns, so that noise hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 2):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if turn >= 2:  # the first two warm caches up
-                times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def memory(model: Path, name: str) -> dict[str, Any]:

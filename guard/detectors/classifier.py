@@ -12,6 +12,7 @@ This module does not know security classes, priors, or how text was cut into pas
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,8 +119,11 @@ class Classifier:
         several windows, the highest logit counts.
         """
         heads = [head for head in self._heads if CATEGORIES[head.category].side == passage.side]
-        own = self._own if passage.side == "response" else _NO_HEADS
-        if not heads and not own.heads:
+        # Both are about responses alone.
+        own, unlike = _NO_HEADS, None
+        if passage.side == "response":
+            own, unlike = self._own, self._unfamiliar
+        if not heads and not own.heads and unlike is None:
             return []
         text = passage.text[: passage.end]
         judged = self.judge(passage.prompt, text, passage.side, passage.start)
@@ -127,8 +131,8 @@ class Classifier:
             (head.category, head.calibration.evidence(float(judged.logits[head.index])))
             for head in heads
         ]
-        if self._unfamiliar is not None and passage.side == "response":
-            found = self._unfamiliar.evidence(judged.windows, judged.embeddings)
+        if unlike is not None:
+            found = unlike.evidence(judged.windows, judged.embeddings)
             evidence.append((unfamiliar.CATEGORY, found))
         return [
             Finding(
@@ -208,9 +212,14 @@ class _OwnHeads:
         self._intercepts = np.array([head.intercept for head in heads], np.float64)
 
     def evidence(self, embeddings: NDArray[np.float32] | None) -> list[tuple[str, float]]:
-        """Return category and evidence of each head; the highest logit over the windows."""
-        if not self.heads or embeddings is None:
+        """Return category and evidence of each head; the highest logit over the windows.
+
+        Without embeddings the evidence is NaN, which the engine takes for a failure.
+        """
+        if not self.heads:
             return []
+        if embeddings is None:
+            return [(head.category, math.nan) for head in self.heads]
         logits = (embeddings.astype(np.float64) @ self._weights.T + self._intercepts).max(axis=0)
         return [
             (head.category, head.calibration.evidence(float(logit)))
@@ -238,7 +247,7 @@ class _Graph:
         Raises:
             ValueError: the graph is no text classifier's.
         """
-        self._session = _session(path)
+        self._session = session(path)
         self._padding = padding
         self._types = {item.name: item.type for item in self._session.get_inputs()}
         foreign = [
@@ -319,7 +328,8 @@ def _encoder(model: ModelDirectory, fixed: int | None) -> Encoder:
     return Encoder(tokenizer, pair=model.pair, sizes=model.sizes, limit=limit)
 
 
-def _session(graph: Path) -> Any:
+def session(graph: Path) -> Any:
+    """Return a graph ready to run, as the classifier runs it: one thread, one text a call."""
     import onnxruntime  # noqa: PLC0415  # loads a shared library
 
     options = onnxruntime.SessionOptions()

@@ -16,7 +16,6 @@ This module does not know texts, tokenizers or languages, or how the numbers wer
 
 from __future__ import annotations
 
-import io
 import math
 import zipfile
 from dataclasses import dataclass, fields
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from guard.detectors import arrays
 from guard.errors import ModelError
 
 if TYPE_CHECKING:
@@ -207,13 +207,7 @@ def known_pairs(pairs: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.bool_
 
 def write(directory: Path, numbers: Numbers) -> None:
     """Write the file into a model's directory; the same numbers give the same bytes."""
-    with zipfile.ZipFile(directory / FILE, "w", zipfile.ZIP_DEFLATED) as archive:
-        for field in fields(Numbers):
-            content = io.BytesIO()
-            np.lib.format.write_array(content, getattr(numbers, field.name), allow_pickle=False)
-            # `ZipInfo` without a date has a fixed one, unlike `numpy.savez`.
-            entry = zipfile.ZipInfo(f"{field.name}.npy")
-            archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
+    arrays.write(directory / FILE, {f.name: getattr(numbers, f.name) for f in fields(Numbers)})
 
 
 def read(directory: Path, digest: Callable[[], str], dimensions: int) -> Unfamiliarity | None:

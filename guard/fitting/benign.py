@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from guard.detectors import arrays
 from guard.errors import ModelError
 
 if TYPE_CHECKING:
@@ -50,20 +51,14 @@ def write(directory: Path, sample: Benign, digest: str) -> None:
     """Write the sample into a model's directory; the same sample gives the same bytes."""
     offset = sample.embeddings.mean(axis=0)
     scale = np.maximum(np.abs(sample.embeddings - offset).max(axis=0), 1e-9) / _STEPS
-    arrays = {
+    kept = {
         "embeddings": np.rint((sample.embeddings - offset) / scale).astype(np.int8),
         "scale": scale.astype(np.float32),
         "offset": offset.astype(np.float32),
         "prompted": sample.prompted,
         "digest": np.array(digest),
     }
-    with zipfile.ZipFile(directory / FILE, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, array, allow_pickle=False)
-            # `ZipInfo` without a date has a fixed one, unlike `numpy.savez`.
-            entry = zipfile.ZipInfo(f"{name}.npy")
-            archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
+    arrays.write(directory / FILE, kept)
 
 
 def read(directory: Path, digest: str) -> Benign | None:

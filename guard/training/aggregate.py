@@ -17,9 +17,9 @@ from itertools import product
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
+from guard import calibration
 from guard.categories import CATEGORIES
 from guard.detectors.pooling import ALONE, Pooling
 from guard.training.data import HEADS
@@ -148,16 +148,18 @@ def _known(head: str, units: Sequence[NDArray[np.float32]], rows: Sequence[Row])
 
 def _losses(known: _Known, pooling: Pooling) -> NDArray[np.float64]:
     """Return the balanced log loss on each fold of a calibration on the others, shape (folds,)."""
-    scores, truth = known.scores(pooling)[:, None], known.truth
+    scores, truth = known.scores(pooling), known.truth
     out = []
     for fold in range(FOLDS):
         at = known.folds == fold
         # A fold without one side says nothing of the balance.
         if truth[at].all() or not truth[at].any() or truth[~at].all() or not truth[~at].any():
             continue
-        model = LogisticRegression(class_weight="balanced", C=10.0).fit(scores[~at], truth[~at])
-        likely = model.predict_log_proba(scores[at])
-        out.append(-(likely[truth[at], 1].mean() + likely[~truth[at], 0].mean()) / 2)
+        line = calibration.fit(scores[~at], truth[~at])
+        evidence = line.slope * scores[at] + line.intercept
+        missed, alarmed = -evidence[truth[at]], evidence[~truth[at]]
+        # ln(1 + e^x) is minus the log of the chance that is given to what was so.
+        out.append(sum(np.logaddexp(0, x).mean() for x in (missed, alarmed)) / 2)
     return np.array(out)
 
 

@@ -25,15 +25,13 @@ from guard.calibration import (
 )
 from guard.categories import CATEGORIES
 from guard.detectors.pooling import ALONE
-from guard.training.aggregate import response_scores, unit_logits
 from guard.training.data import HEADS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from guard.detectors.classifier import Classifier
     from guard.detectors.pooling import Pooling
     from guard.training.data import Row
 
@@ -50,11 +48,6 @@ FEWEST: Final = 30
 
 LOWEST_AUROC: Final = 0.80
 """Validation AUROC below which a category is experimental."""
-
-
-def response_logits(classifier: Classifier, rows: Iterable[Row]) -> NDArray[np.float64]:
-    """Return the highest logit per label over each row's units, shape (rows, labels)."""
-    return response_scores(unit_logits(classifier, rows), {})
 
 
 def calibrate(

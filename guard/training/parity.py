@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import onnxruntime
 from tqdm import tqdm
 
 from guard.calibration import auroc, wilson
 from guard.categories import CATEGORIES
+from guard.detectors.classifier import session
 from guard.detectors.model_directory import read
 from guard.training.data import HEADS
 from guard.training.examples import response_units
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from guard.training.data import Row
 
     Floats = NDArray[np.float64]
-
-_SLOW_FUSIONS: Final = ("SkipLayerNormFusion",)
-"""As at runtime (`guard.detectors.classifier`)."""
 
 _UNITS: Final = 8
 
@@ -84,19 +81,11 @@ def scores(graph: Path, given: Sequence[Window]) -> Scores:
 
 def outputs(graph: Path, names: list[str], given: Iterable[Window]) -> Iterator[list[Any]]:
     """Yield what a graph gives under `names` for each window, on one thread as at runtime."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session: Any = onnxruntime.InferenceSession(
-        str(graph),
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=list(_SLOW_FUSIONS),
-    )
+    ready = session(graph)
     for window in given:
         tokens = window.tokens
         feed = {"input_ids": tokens.ids[None], "token_type_ids": tokens.types[None]}
-        yield session.run(names, feed)
+        yield ready.run(names, feed)
 
 
 def errors(exact: Scores, rough: Scores) -> dict[str, float]:

@@ -11,6 +11,7 @@ This module does not know how rows were split (`data`), what a calibrated score 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import time
@@ -23,6 +24,7 @@ import torch
 from torch.nn.functional import softplus
 from tqdm import tqdm
 
+from guard.training.balance import balanced
 from guard.training.data import HEADS
 from guard.training.examples import examples
 from guard.training.model import GuardModel
@@ -59,6 +61,7 @@ class Config:
         share: share of each file's rows, for all but the project's own.
         average: decay per step of the averaged weights.
         rehearse: 1 to train as the quantised graph will compute.
+        balance: 1 to weigh rows so that length alone tells no label (`guard.training.balance`).
     """
 
     minutes: float = 40.0
@@ -74,6 +77,7 @@ class Config:
     share: float = 1.0
     average: float = 0.998
     rehearse: int = 0
+    balance: int = 0
 
 
 def train(
@@ -88,7 +92,7 @@ def train(
     rng = random.Random(config.seed)
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
-    rows = split.train[:]
+    rows = balanced(split.train) if config.balance else split.train[:]
     rng.shuffle(rows)
     data = list(examples(tqdm(rows[: config.rows], "encoding", unit="row"), encoder, rng))
     model = GuardModel(len(HEADS), frozen=config.frozen)
@@ -98,7 +102,7 @@ def train(
         rehearse(model.encoder.encoder)
     run = _Run(model, config, head_weights(data))
     checkpoint = out.parent / CHECKPOINT
-    identity = {"config": asdict(config), "examples": len(data)}
+    identity = {"config": asdict(config), "examples": _digest(data, start)}
     run.resume(checkpoint, identity)
     history = run.fit(_batches(data, config.batch, rng), checkpoint, identity)
     torch.save(run.averaged, out)
@@ -106,6 +110,16 @@ def train(
     trained.load_state_dict(run.averaged)
     checkpoint.unlink(missing_ok=True)
     return trained, history | {"of": len(data), "config": asdict(config), "rows": len(rows)}
+
+
+def _digest(data: list[Example], start: Path | None) -> str:
+    """Return what a run is about: its examples in order, and the weights that it began with."""
+    digest = hashlib.sha256(b"" if start is None else start.read_bytes())
+    for example in data:
+        for window in example.windows:
+            digest.update(window.ids.tobytes())
+        digest.update(example.targets.tobytes() + example.mask.tobytes())
+    return digest.hexdigest()
 
 
 def head_weights(data: list[Example]) -> np.ndarray[Any, np.dtype[np.float32]]:

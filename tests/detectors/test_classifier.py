@@ -257,6 +257,12 @@ class TestBundled:
         assert {(f.detector, f.version) for f in findings} == {(bundled.name, bundled.version)}
         assert all(math.isfinite(f.evidence) for f in findings)
 
+    def test_a_model_that_is_used_for_prompts_alone_still_says_what_is_unfamiliar(self) -> None:
+        """A category that it declares is judged although no label is about responses."""
+        classifier = Classifier(BUNDLED_MODEL, labels={"jailbreak": "jailbreak"})
+        assert classifier.categories == ("jailbreak", "unfamiliar")
+        assert [f.category for f in classifier(Passage(BENIGN))] == ["unfamiliar"]
+
     def test_what_comes_later_is_not_read(self, bundled: Classifier) -> None:
         """The look-ahead is for other detectors."""
         end = len(BENIGN)

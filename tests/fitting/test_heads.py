@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.detectors.base import Passage
-from guard.detectors.classifier import Classifier
+from guard.detectors.classifier import Classifier, _OwnHeads
 from guard.errors import ModelError
 from guard.heads import MAXIMUM_EVIDENCE, BelongsTo, HeadCalibration, OwnHead, read
 
@@ -67,6 +67,19 @@ class TestEvidence:
     def test_what_is_no_number_stays_none(self) -> None:
         """NaN is not turned into evidence: the engine takes it for a failure."""
         assert math.isnan(PLAIN.evidence(math.nan))
+
+    def test_a_head_without_an_embedding_gives_no_all_clear(self) -> None:
+        """What could not be scored is NaN and not left out."""
+        head = OwnHead(
+            category="rival_talk",
+            model=BelongsTo(name="tiny", version="1", digest="d"),
+            weights=(1.0,),
+            intercept=0.0,
+            calibration=PLAIN,
+        )
+        ((category, evidence),) = _OwnHeads([head]).evidence(None)
+        assert category == "rival_talk"
+        assert math.isnan(evidence)
 
 
 class TestFile:

@@ -96,16 +96,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 class Given:
     """A split that holds examples already."""
 
-    def __init__(self, count: int = 60) -> None:
+    def __init__(self, count: int = 60, seed: int = 1) -> None:
         """Make some."""
-        self.train: Any = bags(count)
+        self.train: Any = bags(count, seed)
         self.validation: Any = []
 
 
-def fit(out: Path, **changes: Any) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def fit(
+    out: Path, *, rows: int = 1, **changes: Any
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Train the small network; return its weights and what happened."""
     config = Config(**({"batch": 4, "minutes": 60.0, "threads": 1, "frozen": 0} | changes))
-    split: Any = Given()
+    split: Any = Given(seed=rows)
     encoder: Any = None
     model, history = module.train(split, encoder, config, out)
     return {name: value.numpy() for name, value in model.state_dict().items()}, history
@@ -250,10 +252,11 @@ class TestRuns:
         counted = ("steps", "examples", "of", "rows", "config")
         assert [after[name] for name in counted] == [history[name] for name in counted]
 
-    def test_a_checkpoint_of_other_settings_is_not_used(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("other", [{"seed": 8}, {"rows": 9}])
+    def test_a_checkpoint_of_another_run_is_not_used(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, int]
     ) -> None:
-        """A run with other settings begins at the beginning."""
+        """A run with other settings, or as many other rows, begins at the beginning."""
         monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", -1.0)
         original = module.batch_loss
         calls = 0
@@ -269,7 +272,7 @@ class TestRuns:
         with pytest.raises(KeyboardInterrupt):
             fit(tmp_path / "w.pt")
         calls = 100
-        fit(tmp_path / "w.pt", seed=8)
+        fit(tmp_path / "w.pt", **other)
         assert calls == 100 + 15
 
     def test_the_time_ends_a_run(self, tmp_path: Path) -> None:
