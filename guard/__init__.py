@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     )
     from guard.exchange import Choice, Exchange, Message, ToolCall
     from guard.journal.store import Journal
-    from guard.policy import Policy, SecurityClass, builtin_classes, load_class
+    from guard.policy import Policy, builtin_classes, load_class
+    from guard.security_class import SecurityClass
     from guard.stream import AsyncGuardedStream, GuardedStream
     from guard.verdict import Action, Verdict
 
@@ -70,7 +71,7 @@ _HOMES: Final = {
     "ToolCall": "guard.exchange",
     "Journal": "guard.journal.store",
     "Policy": "guard.policy",
-    "SecurityClass": "guard.policy",
+    "SecurityClass": "guard.security_class",
     "builtin_classes": "guard.policy",
     "load_class": "guard.policy",
     "Action": "guard.verdict",

@@ -4,7 +4,7 @@ Detectors run on the guard's own few threads under the class's time limit. Whate
 wrong in a detector or in the journal becomes a failure in an `Outcome` and never an
 exception or an all-clear.
 
-This module does not know how a unit is judged or mended (`guard.session`).
+This module does not know how a unit is judged or mended (`guard.channel_run`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import structlog
 from guard.assess import Failure
 from guard.errors import JournalError
 from guard.journal.record import emit, keep_text
-from guard.session import Judge, Outcome, Release
+from guard.steps import Judge, Outcome, Release
 from guard.workers import Workers
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from guard.detectors.base import Detector, Finding, Passage
     from guard.journal.record import Record
     from guard.journal.store import Journal
-    from guard.session import Keep, Steps
+    from guard.steps import Keep, Steps
     from guard.workers import Job
 
 _T = TypeVar("_T")

@@ -9,16 +9,18 @@ or mended (`guard.session`), and nothing about threads (`guard.driver`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from guard.batch import Verdicts
 from guard.detectors.base import Detector
 from guard.driver import Driver
 from guard.errors import ConfigurationError, InputError
-from guard.exchange import Choice, Exchange, Message, ToolCall
+from guard.exchange import Channel, Choice, Exchange, Message, ToolCall
 from guard.policy import check_categories
-from guard.session import Deployment, Session
-from guard.stream import AsyncGuardedStream, GuardedStream
+from guard.session import CONTENT, Session
+from guard.steps import Deployment
+from guard.stream import AsyncGuardedStream, Following, GuardedStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
     from guard.detectors.fingerprints import ProtectedText
     from guard.journal.store import Journal
-    from guard.policy import SecurityClass
     from guard.protect import OnBlock
+    from guard.security_class import SecurityClass
     from guard.verdict import Verdict
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
@@ -90,6 +92,7 @@ class Guard:
             journalled=journal is not None,
             poolings={d.name: getattr(d, "pooling", {}) for d in detectors},
         )
+        self._input = replace(self._deployment, security_class=security_class.of_input())
 
     @classmethod
     def load(  # noqa: PLR0913  # each is one plain part of a deployment
@@ -141,6 +144,11 @@ class Guard:
         return dict(self._deployment.detectors)
 
     @property
+    def driver(self) -> Driver:
+        """What answers a session's requests; for adapters."""
+        return self._driver
+
+    @property
     def journal(self) -> Journal | None:
         """Where flagged, rewritten and blocked responses are kept."""
         return self._journal
@@ -165,6 +173,26 @@ class Guard:
     ) -> Verdict:
         """As `check`, without blocking the event loop."""
         session = self._session(response, prompt, system)
+        await self._driver.arun(session.whole())
+        return session.verdict()
+
+    def check_input(self, exchange: Exchange) -> Verdict:
+        """Judge what a model is about to be given, by the class's `input` section.
+
+        Args:
+            exchange: its messages; what it answered so far is not looked at. Judged are the
+                last user message and the tool results since the last answer. Where the class
+                has no `input` section, nothing is judged.
+
+        A blocked verdict says that the backend must not be asked.
+        """
+        session = self.input_session(exchange)
+        self._driver.run(session.whole())
+        return session.verdict()
+
+    async def acheck_input(self, exchange: Exchange) -> Verdict:
+        """As `check_input`, without blocking the event loop."""
+        session = self.input_session(exchange)
         await self._driver.arun(session.whole())
         return session.verdict()
 
@@ -200,6 +228,26 @@ class Guard:
         session = self._session("", prompt, system, stream=True)
         return AsyncGuardedStream(self._driver, session, pieces)
 
+    def follow(self, exchange: Exchange, *, stream: bool = True) -> Following:
+        """Judge an exchange whose texts arrive side by side, piece by piece; for adapters.
+
+        Args:
+            exchange: what was asked; its choices are yet to come.
+            stream: whether text leaves while more is coming. Otherwise nothing of it should
+                leave before the verdict.
+        """
+        return Following(self._driver, self.session(exchange, stream=stream))
+
+    def session(self, exchange: Exchange, *, stream: bool) -> Session:
+        """Return the state of an exchange whose channels are yet to be opened; see `follow`."""
+        return Session(exchange, self._deployment, stream=stream, channels=())
+
+    def input_session(self, exchange: Exchange) -> Session:
+        """Return the state of a judgement of what a model is given; see `check_input`."""
+        judged = self._input.security_class.limits
+        channels = tuple(exchange.input_channels()) if judged else ()
+        return Session(replace(exchange, choices=()), self._input, channels=channels)
+
     @overload
     def protect(self, function: _F, *, on_block: OnBlock = "message") -> _F: ...
 
@@ -224,7 +272,8 @@ class Guard:
         if problems:
             raise InputError("; ".join(problems))
         exchange = Exchange.of(response, prompt=prompt, system=system)
-        return Session(exchange, self._deployment, stream=stream)
+        channels = [Channel(CONTENT, "content", 0, "")] if stream else None
+        return Session(exchange, self._deployment, stream=stream, channels=channels)
 
 
 def _unusable(exchange: Exchange) -> list[str]:

@@ -14,11 +14,13 @@ from guard.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from guard.categories import Side
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 """Who speaks in a message."""
 
-ChannelKind = Literal["content", "reasoning", "refusal", "tool_call"]
-"""What a channel of a choice carries."""
+ChannelKind = Literal["content", "reasoning", "refusal", "tool_call", "prompt", "tool_result"]
+"""What a channel carries; the last two are what a model is given, the others its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One text of one choice.
+    """One text of one choice, or one that the model is given.
 
     Attributes:
         name: unique within the exchange, such as `choices[0].tool_calls[1].arguments`.
@@ -68,6 +70,11 @@ class Channel:
     text: str
     tool: str = ""
     lead: str = ""
+
+    @property
+    def side(self) -> Side:
+        """Which side of the exchange the text is on."""
+        return "prompt" if self.kind in ("prompt", "tool_result") else "response"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,15 @@ class Exchange:
         """
         for index, choice in enumerate(self.choices):
             yield from (channel for channel in _channels(index, choice) if channel.text)
+
+    def input_channels(self) -> Iterator[Channel]:
+        """Yield what the model was given since its last answer: tool results, user messages."""
+        spoke = [i for i, message in enumerate(self.messages) if message.role == "assistant"]
+        first = spoke[-1] + 1 if spoke else 0
+        for number, message in enumerate(self.messages[first:], first):
+            if message.content and message.role in ("user", "tool"):
+                kind: ChannelKind = "tool_result" if message.role == "tool" else "prompt"
+                yield Channel(f"messages[{number}]", kind, 0, message.content, message.name)
 
 
 def _channels(index: int, choice: Choice) -> Iterator[Channel]:

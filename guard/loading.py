@@ -18,13 +18,14 @@ from guard.detectors.patterns import redact
 from guard.detectors.personal import personal_data_detector
 from guard.detectors.secrets import secret_detector
 from guard.errors import ConfigurationError
-from guard.policy import SecurityClass, load_class
+from guard.policy import load_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from guard.detectors.base import Detector
     from guard.detectors.fingerprints import ProtectedText
+    from guard.security_class import SecurityClass
 
 _T = TypeVar("_T")
 

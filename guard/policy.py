@@ -1,9 +1,5 @@
 """Policies: security classes as YAML files, read strictly and refused with all errors at once.
 
-A *security class* is a named, ranked set of limits: per category the live risk at which a
-response is flagged and at which it is acted upon, the remedy, what happens when a detector
-fails, what the journal keeps, and what the end user reads. Higher ranks are stricter.
-
 This module does not know how a risk comes about. It does not read the environment: a
 variable must not weaken a policy.
 
@@ -15,230 +11,38 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence  # noqa: TC003  # pydantic reads them
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from guard import heads, yaml_lines
 from guard.categories import CATEGORIES
 from guard.errors import ModelError, PolicyError, did_you_mean
-from guard.policy_problems import LANGUAGE, NAME, WORDS, given, sentence
+from guard.policy_problems import given, sentence
+from guard.security_class import (
+    Deploy,
+    Input,
+    InputLimit,
+    JournalSettings,
+    Limit,
+    Messages,
+    Model,
+    Prior,
+    Regenerate,
+    SecurityClass,
+    problem,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
 
 BUILTIN: Final = Path(__file__).parent / "policies"
 """Where the built-in classes lie, one file each."""
 
-Remedy = Literal["redact", "excise", "replace", "block"]
-"""What is done above the act limit.
 
-`redact` puts a placeholder in the place of the span; `excise` takes out the smallest set of
-sentences; `replace` delivers a message instead; `block` delivers nothing.
-"""
-
-OnFailure = Literal["block", "replace", "flag"]
-"""What is done where a detector or the journal failed."""
-
-TextMode = Literal["full", "redacted", "hashed", "omitted"]
-"""How the journal keeps texts."""
-
-JournalledAction = Literal["flag", "rewrite", "block"]
-
-Risk = Annotated[
-    float,
-    Field(ge=0, le=1, strict=True, allow_inf_nan=False, description="live risk in [0, 1]"),
-]
-Probability = Annotated[
-    float,
-    Field(gt=0, lt=1, strict=True, allow_inf_nan=False, description="probability in (0, 1)"),
-]
-Language = Annotated[str, StringConstraints(pattern=LANGUAGE)]
-Words = Annotated[str, Field(pattern=WORDS)]
-FileName = Annotated[str, StringConstraints(min_length=1)]
-
-_PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
-
-
-def _frozen(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    return MappingProxyType(dict(value))
-
-
-def _nothing() -> Mapping[str, Any]:
-    return MappingProxyType({})
-
-
-_Plain: Final = PlainSerializer(dict)
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The frozen mappings inside cannot be pickled.
-        return type(self).model_validate, (self.model_dump(),)
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
-        return self
-
-
-class Limit(_Model):
-    """The live risk at which one category is flagged and acted upon.
-
-    Attributes:
-        flag: from here on the response is delivered and journalled.
-        act: from here on the remedy is applied; at or above `flag`.
-        remedy: what is done from `act` on.
-    """
-
-    flag: Risk | None = None
-    act: Risk | None = Field(default=None, validate_default=True)
-    remedy: Remedy = "block"
-
-    @field_validator("act")
-    @classmethod
-    def _ordered(cls, act: float | None, info: ValidationInfo) -> float | None:
-        if "flag" not in info.data:
-            return act
-        flag = info.data["flag"]
-        if act is None and flag is None:
-            raise _problem("sets neither `flag` nor `act`: give one, or remove the category", up=1)
-        if act is not None and flag is not None and act < flag:
-            raise _problem(f"{act:g} is below `flag` {flag:g}: raise it, or lower `flag`")
-        return act
-
-
-class Prior(_Model):
-    """The live prior: how likely a response carries a risk before it is looked at.
-
-    Attributes:
-        default: for every category that is not named.
-        categories: for single categories.
-    """
-
-    default: Probability = 0.02
-    categories: Annotated[Mapping[str, Probability], AfterValidator(_frozen), _Plain] = Field(
-        default_factory=_nothing
-    )
-
-
-class JournalSettings(_Model):
-    """What the journal keeps.
-
-    Attributes:
-        actions: which actions get a row.
-        text: how prompt and response are kept. `redacted` takes out secrets and personal
-            data, `hashed` keeps a SHA-256, `omitted` nothing, `full` everything.
-    """
-
-    actions: tuple[JournalledAction, ...] = ("flag", "rewrite", "block")
-    text: TextMode = "redacted"
-
-
-class Messages(_Model):
-    """What the end user reads.
-
-    Attributes:
-        blocked: in place of a blocked response.
-        replaced: in place of a replaced one.
-        redacted: in place of a span; `{category}` is filled in.
-    """
-
-    blocked: Words
-    replaced: Words
-    redacted: str = "[removed: {category}]"
-
-    @field_validator("blocked", "replaced", "redacted")
-    @classmethod
-    def _placeholders(cls, text: str, info: ValidationInfo) -> str:
-        known = ("category",) if info.field_name == "redacted" else ()
-        unknown = [word for word in _PLACEHOLDER.findall(text) if word not in known]
-        if unknown:
-            there = "only `{category}` is filled in here" if known else "nothing is filled in here"
-            raise _problem(f"holds `{{{unknown[0]}}}`, and {there}: remove it")
-        return text
-
-
-class SecurityClass(_Model):
-    """A named, ranked set of limits.
-
-    Attributes:
-        name: how it is called.
-        rank: its place among the classes; higher is stricter.
-        description: whom it is for.
-        heads: files of own categories (`guard model fit`), relative to the policy file; the
-            categories may have limits and priors like any other.
-        prior: the live prior.
-        limits: per category; a category without a limit is scored and never acted upon.
-        on_failure: what is done where a detector or the journal failed.
-        shadow: decide and journal, but deliver everything unchanged.
-        timeout_seconds: for all detectors together, per judged unit.
-        journal: what is kept.
-        messages: by language tag (BCP 47).
-        language: which of them is used unless another is asked for.
-    """
-
-    name: str = Field(pattern=NAME)
-    rank: int = Field(ge=0, le=1000, strict=True)
-    description: str = ""
-    heads: tuple[FileName, ...] = ()
-    prior: Prior = Field(default_factory=Prior)
-    limits: Annotated[Mapping[str, Limit], AfterValidator(_frozen), _Plain] = Field(min_length=1)
-    on_failure: OnFailure = "block"
-    shadow: bool = Field(default=False, strict=True)
-    timeout_seconds: float = Field(default=5.0, gt=0, le=600, strict=True, allow_inf_nan=False)
-    journal: JournalSettings = Field(default_factory=JournalSettings)
-    messages: Annotated[Mapping[Language, Messages], AfterValidator(_frozen), _Plain] = Field(
-        min_length=1
-    )
-    language: Language = Field(default="en", validate_default=True)
-
-    @field_validator("language")
-    @classmethod
-    def _has_messages(cls, language: str, info: ValidationInfo) -> str:
-        messages = info.data.get("messages")
-        if messages is not None and language not in messages:
-            there = ", ".join(messages)
-            raise _problem(
-                f"there are no `messages` in `{language}`: add them, or use one of {there}"
-            )
-        return language
-
-    def limit(self, category: str) -> Limit | None:
-        """Return the limit of `category`, `None` where it is never acted upon."""
-        return self.limits.get(category)
-
-    def prior_of(self, category: str) -> float:
-        """Return the live prior of `category`, in (0, 1)."""
-        return self.prior.categories.get(category, self.prior.default)
-
-    def messages_in(self, language: str | None) -> Messages:
-        """Return the messages in `language`, else in a wider one, else the class's own.
-
-        Tags are looked up as in RFC 4647: `zh-Hant-TW`, then `zh-Hant`, then `zh`; upper and
-        lower case are the same, and so are `_` and `-`.
-        """
-        there = {tag.lower(): messages for tag, messages in self.messages.items()}
-        parts = (language or self.language).replace("_", "-").lower().split("-")
-        for length in range(len(parts), 0, -1):
-            if (tag := "-".join(parts[:length])) in there:
-                return there[tag]
-        return self.messages[self.language]
-
-
-class Policy(_Model):
+class Policy(Model):
     """A policy file: one or more security classes.
 
     Attributes:
@@ -254,7 +58,7 @@ class Policy(_Model):
     def _whole(cls, version: object) -> object:
         # `true` and `1.0` equal 1.
         if type(version) is not int:
-            raise _problem(f"must be 1, not {given(version)}")
+            raise problem(f"must be 1, not {given(version)}")
         return version
 
     @model_validator(mode="after")
@@ -345,7 +149,7 @@ def check_categories(security_class: SecurityClass, known: Collection[str]) -> l
     return [
         f"class `{security_class.name}` limits `{category}`, which no detector finds: remove the "
         f"limit or add a detector{did_you_mean(category, known)}"
-        for category in security_class.limits
+        for category in (*security_class.limits, *security_class.input_limits)
         if category not in known
     ]
 
@@ -385,6 +189,10 @@ _MODELS: Final[tuple[type[BaseModel], ...]] = (
     SecurityClass,
     Limit,
     Prior,
+    Input,
+    InputLimit,
+    Regenerate,
+    Deploy,
     JournalSettings,
     Messages,
 )
@@ -394,11 +202,6 @@ _TWICE: Final = "two_classes_of_one_name"
 
 def _limitable() -> list[str]:
     return [name for name, category in CATEGORIES.items() if not category.auxiliary]
-
-
-def _problem(text: str, *, up: int = 0) -> PydanticCustomError:
-    """Return an error of the field that is validated, or of what stands `up` levels above."""
-    return PydanticCustomError("own", "{text}", {"text": text, "up": up})
 
 
 def _validate(document: yaml_lines.Document) -> tuple[Policy | None, list[yaml_lines.Problem]]:
@@ -435,6 +238,10 @@ def _keys_at(location: yaml_lines.Location) -> list[str]:
     inside = [str(part) for part in location[2:]]
     models: dict[tuple[str, int], type[BaseModel]] = {
         ("limits", 3): Limit,
+        ("input", 2): Input,
+        ("input", 4): InputLimit,
+        ("regenerate", 2): Regenerate,
+        ("deploy", 2): Deploy,
         ("messages", 3): Messages,
         ("prior", 2): Prior,
         ("journal", 2): JournalSettings,
@@ -504,10 +311,10 @@ def _unknown_categories(
 
 
 def _names_category(location: yaml_lines.Location) -> bool:
-    """Return whether `location` is a key of `limits` or of `prior.categories`."""
+    """Return whether `location` is a key of `limits`, here or of the input, or of the priors."""
     inside = location[2:] if location[:1] == ("classes",) else ()
     return (len(inside) == 2 and inside[0] == "limits") or (
-        len(inside) == 3 and inside[:2] == ("prior", "categories")
+        len(inside) == 3 and inside[:2] in (("prior", "categories"), ("input", "limits"))
     )
 
 

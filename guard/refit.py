@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from guard.detectors.model_directory import Head
     from guard.labelled import Labelled, LabelledRow
-    from guard.policy import SecurityClass
+    from guard.security_class import SecurityClass
 
     Floats = NDArray[np.float64]
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
         AsyncGenerator,
         AsyncIterable,
         AsyncIterator,
+        Callable,
         Generator,
         Iterable,
         Iterator,
     )
 
     from guard.driver import Driver
+    from guard.exchange import Channel
     from guard.session import Session
     from guard.verdict import Verdict
 
@@ -107,6 +109,77 @@ class AsyncGuardedStream:
     async def __anext__(self) -> str:
         self._begun = True
         return await anext(self._texts)
+
+
+class Following:
+    """One exchange whose texts arrive side by side, piece by piece.
+
+    Each text is a *channel*: open it, feed it, close it. What `feed` and `close` return may
+    leave, and is the text with nothing in place of what is withheld: look at `withheld` and
+    show `notice`. Where `stream` is off, nothing should leave before `finish`.
+
+    Not for several threads or tasks at a time: it is the state of one exchange.
+    """
+
+    def __init__(self, driver: Driver, session: Session) -> None:
+        """Judge nothing yet."""
+        self._driver = driver
+        self._session = session
+
+    def open(self, channel: Channel) -> None:
+        """Take a channel whose text is yet to come; names must differ."""
+        self._session.open(channel)
+
+    def feed(self, channel: str, piece: str) -> str:
+        """Take the next piece of a channel; return what of it may leave now."""
+        return self._left(channel, lambda: self._driver.run(self._session.feed(piece, channel)))
+
+    async def afeed(self, channel: str, piece: str) -> str:
+        """As `feed`, without blocking the event loop."""
+        before = len(self._session.run(channel).text)
+        await self._driver.arun(self._session.feed(piece, channel))
+        return self._session.run(channel).text[before:]
+
+    def close(self, channel: str) -> str:
+        """Take the end of a channel; return what of it may leave now."""
+        return self._left(channel, lambda: self._driver.run(self._session.close(channel)))
+
+    async def aclose(self, channel: str) -> str:
+        """As `close`, without blocking the event loop."""
+        before = len(self._session.run(channel).text)
+        await self._driver.arun(self._session.close(channel))
+        return self._session.run(channel).text[before:]
+
+    def finish(self) -> Verdict:
+        """Take the end of the exchange, of every channel that is still open, too."""
+        self._driver.run(self._session.finish())
+        return self._session.verdict()
+
+    async def afinish(self) -> Verdict:
+        """As `finish`, without blocking the event loop."""
+        await self._driver.arun(self._session.finish())
+        return self._session.verdict()
+
+    def abandon(self) -> None:
+        """Close the journal's row of an exchange that nobody wants to see to its end."""
+        self._driver.run(self._session.abandon())
+
+    async def aabandon(self) -> None:
+        """As `abandon`, without blocking the event loop."""
+        await self._driver.arun(self._session.abandon())
+
+    def withheld(self, choice: int = 0) -> bool:
+        """Return whether nothing more of a choice may leave."""
+        return self._session.withheld(choice)
+
+    def notice(self, choice: int = 0) -> str:
+        """Return what the end user reads in place of a choice that is withheld, else `""`."""
+        return self._session.notice(choice)
+
+    def _left(self, channel: str, judge: Callable[[], None]) -> str:
+        before = len(self._session.run(channel).text)
+        judge()
+        return self._session.run(channel).text[before:]
 
 
 def _texts(driver: Driver, session: Session, pieces: Iterable[str]) -> Generator[str, None, None]:

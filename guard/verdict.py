@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from guard.assess import Assessment, Coverage, DetectorStatus
     from guard.detectors.base import Finding
     from guard.exchange import Choice
-    from guard.policy import SecurityClass
+    from guard.security_class import SecurityClass
 
 Action = Literal["allow", "flag", "rewrite", "block"]
 """What happens to a response.
@@ -25,8 +25,11 @@ Action = Literal["allow", "flag", "rewrite", "block"]
 `block` delivers nothing of it.
 """
 
-Step = Literal["allow", "flag", "redact", "excise", "replace", "block"]
-"""What happens to one unit, from mildest to most severe."""
+Step = Literal["allow", "flag", "redact", "excise", "regenerate", "replace", "block"]
+"""What happens to one unit, from mildest to most severe.
+
+`regenerate` delivers like `replace`, unless whoever holds the backend asks it again.
+"""
 
 ESCALATION: Final = "remedy"
 """The cause where a rewritten text did not pass, so that a more severe step was taken."""
@@ -37,8 +40,9 @@ _SEVERITY: Final[dict[str, int]] = {
     "redact": 2,
     "excise": 3,
     "rewrite": 3,
-    "replace": 4,
-    "block": 5,
+    "regenerate": 4,
+    "replace": 5,
+    "block": 6,
 }
 
 _ACTION_OF: Final[dict[Step, Action]] = {
@@ -46,6 +50,7 @@ _ACTION_OF: Final[dict[Step, Action]] = {
     "flag": "flag",
     "redact": "rewrite",
     "excise": "rewrite",
+    "regenerate": "rewrite",
     "replace": "rewrite",
     "block": "block",
 }
@@ -73,6 +78,11 @@ def delivers(step: Step) -> bool:
     return step in ("allow", "flag")
 
 
+def passes(step: Step) -> bool:
+    """Return whether a unit may leave after `step`, perhaps in other words."""
+    return step not in ("regenerate", "replace", "block")
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a step was taken.
@@ -93,7 +103,7 @@ class Reason:
 
     @property
     def severity(self) -> int:
-        """How severe the step is, 0 (allow) to 5 (block)."""
+        """How severe the step is, 0 (allow) to 6 (block)."""
         return _SEVERITY[self.step]
 
     def __str__(self) -> str:

@@ -19,7 +19,7 @@ from guard.detectors.patterns import redact
 from guard.detectors.personal import personal_data_detector
 from guard.detectors.secrets import secret_detector
 from guard.engine import Guard
-from guard.policy import SecurityClass
+from guard.security_class import SecurityClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -25,10 +25,7 @@ from guard.categories import CATEGORIES
 from guard.errors import PolicyError
 from guard.policy import (
     BUILTIN,
-    Limit,
-    Messages,
     Policy,
-    SecurityClass,
     builtin_classes,
     check_categories,
     load_class,
@@ -37,6 +34,7 @@ from guard.policy import (
     policy_schema,
     schema_text,
 )
+from guard.security_class import Limit, Messages, SecurityClass
 from guard.verdict import decide, worst_step
 
 if TYPE_CHECKING:
@@ -108,7 +106,7 @@ SLIPS = [
     ),
     (
         *("remedy: block", "remedy: off", 6, HARASSMENT + ".remedy"),
-        "must be `redact`, `excise`, `replace` or `block`, not the text 'off'",
+        "must be `redact`, `excise`, `regenerate`, `replace` or `block`, not the text 'off'",
     ),
     (
         *("harassment", "harasment", 6, ".limits.harasment"),

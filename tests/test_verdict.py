@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from guard.assess import Assessment, Coverage, Failure, live_risk, log_odds
 from guard.detectors.base import Finding
 from guard.exchange import Choice, ToolCall
-from guard.policy import SecurityClass
+from guard.security_class import SecurityClass
 from guard.verdict import (
     ESCALATION,
     Action,
@@ -166,7 +166,7 @@ class TestDecide:
         """A reason names category, live risk, limit and step."""
         (reason,) = decide({"violence": evidence_for(0.951)}, new_class(self.LIMITS))
         assert str(reason) == "violence: live risk 0.95 reached 0.90 (block)"
-        assert reason.severity == 5
+        assert reason.severity == 6
 
     @given(st.floats(allow_nan=False), st.floats(allow_nan=False))
     def test_more_evidence_is_never_milder(self, one: float, two: float) -> None:

@@ -23,7 +23,7 @@ from guard.policy import builtin_classes, load_classes, schema_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from guard.policy import SecurityClass
+    from guard.security_class import SecurityClass
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from guard.encoding import Encoded, Encoder
-    from guard.policy import SecurityClass
+    from guard.security_class import SecurityClass
     from guard.training.data import Row
 
     Floats = NDArray[np.float64]

@@ -23,7 +23,8 @@ from guard.detectors.unfamiliar import Numbers, Unfamiliarity
 from guard.encoding import Encoded
 from guard.errors import ConfigurationError, ModelError
 from guard.loading import BUNDLED_MODEL
-from guard.policy import Limit, SecurityClass, builtin_classes, load_class
+from guard.policy import builtin_classes, load_class
+from guard.security_class import Limit, SecurityClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

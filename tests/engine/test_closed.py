@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from guard.detectors.base import Detector, Passage
-    from guard.policy import SecurityClass
+    from guard.security_class import SecurityClass
     from guard.verdict import Verdict
 
 TEXT = "The ferry leaves at nine. Bring a coat."

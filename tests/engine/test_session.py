@@ -9,9 +9,10 @@ import pytest
 
 from guard.assess import Failure
 from guard.detectors.base import Finding
-from guard.exchange import Choice, Exchange, Message, ToolCall
+from guard.exchange import Channel, Choice, Exchange, Message, ToolCall
 from guard.journal.store import Journal
-from guard.session import Deployment, Judge, Keep, Outcome, Release, Session
+from guard.session import CONTENT, Session
+from guard.steps import Deployment, Judge, Keep, Outcome, Release
 from guard.text.units import CONTEXT, LOOKAHEAD, units
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     from guard.detectors.base import Passage
     from guard.engine import Guard
-    from guard.policy import SecurityClass
-    from guard.session import Steps
+    from guard.security_class import SecurityClass
+    from guard.steps import Steps
 
 FINE = "Fine weather today, they say, and the tide is low. "
 NOTHING = Outcome()
@@ -101,7 +102,10 @@ def new_session(make_class: Callable[..., SecurityClass]) -> Callable[..., Sessi
             journalled=True,
         )
         exchange = Exchange.of("" if response is None else response, prompt="Well?")
-        return Session(exchange, deployment, stream=response is None)
+        if response is not None:
+            return Session(exchange, deployment)
+        content = Channel(CONTENT, "content", 0, "")
+        return Session(exchange, deployment, stream=True, channels=[content])
 
     return make
 

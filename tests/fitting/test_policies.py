@@ -12,7 +12,8 @@ from guard.detectors.base import Passage
 from guard.errors import ConfigurationError, PolicyError
 from guard.heads import BelongsTo, HeadCalibration, OwnHead
 from guard.loading import load_parts
-from guard.policy import SecurityClass, load_class, load_classes
+from guard.policy import load_class, load_classes
+from guard.security_class import SecurityClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -134,7 +134,7 @@ def policies() -> None:
     limit = own.limit("violence")
     if limit is not None:
         assert_type(limit.act, float | None)
-        assert_type(limit.remedy, Literal["redact", "excise", "replace", "block"])
+        assert_type(limit.remedy, Literal["redact", "excise", "regenerate", "replace", "block"])
     assert_type(own.messages_in("de").blocked, str)
 
 

@@ -1,0 +1,249 @@
+"""One channel of an exchange on its way: what is pending, what left, what was decided.
+
+Units are cut by the text (`guard.text.units`) and judged in order, each with what was
+delivered before it as left context. So nothing here depends on how text arrived.
+
+This module does not know the other channels, detectors, threads or event loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from guard.detectors.pooling import Pool
+from guard.remedies import excisions, redact
+from guard.steps import UNJUDGED, Judge, Keep, Outcome, Release
+from guard.text.units import CONTEXT, seen_end, unit_end
+from guard.verdict import delivers, passes, worst_step
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from guard.detectors.base import Finding
+    from guard.exchange import Channel
+    from guard.session import Session
+    from guard.steps import Steps
+    from guard.verdict import Reason, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A piece of a channel that left in other words.
+
+    Attributes:
+        start: where the piece begins in the original text, zero-based.
+        end: where it ends, exclusive.
+        text: what left in its place.
+    """
+
+    start: int
+    end: int
+    text: str
+
+
+class ChannelRun:
+    """One channel on its way.
+
+    Attributes:
+        channel: which one.
+        step: the most severe step taken so far.
+        stopped: whether nothing more of it is judged.
+        complete: whether it was judged to its end.
+        judged: characters judged.
+        position: characters of the original that have left, perhaps in other words.
+        edits: which pieces of them left in other words, in order.
+    """
+
+    def __init__(self, session: Session, channel: Channel) -> None:
+        """Begin with no text, or with the channel's own yet to be judged."""
+        self.channel = channel
+        self.step: Step = "allow"
+        self.stopped = False
+        self.complete = False
+        self.judged = 0
+        self.position = 0
+        self._session = session
+        self._pending = ""
+        self._at = 0
+        self.edits: list[Edit] = []
+        self._received: list[str] = []
+        self._text: list[str] = []
+        self._notice = ""
+        self._tail = channel.lead[-CONTEXT:]
+        self._pool = Pool(session.deployment.poolings)
+        self._seen: tuple[Finding, ...] = ()
+
+    @property
+    def received(self) -> str:
+        """All original text that has arrived."""
+        return "".join(self._received)
+
+    @property
+    def text(self) -> str:
+        """What of the channel may leave, without any notice."""
+        return "".join(self._text)
+
+    @property
+    def streamed(self) -> str:
+        """What a stream delivers: the text that left, then the notice, if there is one."""
+        return self.text + self._notice
+
+    def advance(self, piece: str, *, final: bool) -> Steps:
+        """Take a piece; judge and release every unit that is certain."""
+        if piece:
+            self._received.append(piece)
+            # What was judged is dropped here and not unit by unit, which for a long piece
+            # would take time quadratic in its length.
+            self._pending, self._at = self._pending[self._at :] + piece, 0
+        while not self.stopped and self._at < len(self._pending):
+            end = unit_end(self._pending, self._at, final=final)
+            seen = None if end is None else seen_end(self._pending, end, final=final)
+            if end is None or seen is None:
+                return
+            yield from self._unit(self._pending[self._at : end], self._pending[end:seen])
+        if final and not self.stopped:
+            self.complete = self.stopped = True
+
+    def withdraw(self, step: Step) -> None:
+        """Take back a whole text that was judged, since `step` must be taken instead."""
+        self.step = worst_step((self.step, step))
+        self._text.clear()
+        self._set_notice()
+
+    def _unit(self, unit: str, ahead: str) -> Steps:
+        outcome = yield from self._judge(unit, ahead)
+        reasons = tuple(
+            replace(reason, step=self._for_channel(reason.step))
+            for reason in self._session.rule(outcome)
+        )
+        self._session.note(self._placed(outcome), reasons)
+        text, used, step = yield from self._mend(unit, ahead, outcome, reasons)
+        original = (unit + ahead)[:used]
+        self.judged += used
+        self._at += used
+        self.step = worst_step((self.step, step))
+        kept = yield from self._session.before_release()
+        if not self._session.deployment.security_class.shadow:
+            step = worst_step((step, kept))
+            self.step = worst_step((self.step, step))
+        yield from self._release(text, original, step)
+
+    def _judge(
+        self, unit: str, ahead: str
+    ) -> Generator[Judge | Keep | Release, Outcome | None, Outcome]:
+        start = len(self._tail)
+        text = self._tail + unit + ahead
+        passage = self._session.passage(text, start, start + len(unit), self.channel)
+        outcome = yield Judge(passage)
+        if outcome is None:
+            return UNJUDGED
+        self._seen = outcome.findings
+        return replace(outcome, findings=self._pool.pooled(outcome.findings))
+
+    def _placed(self, outcome: Outcome) -> Outcome:
+        """Return `outcome` with spans that count in the channel's original text."""
+        shift = self.judged - len(self._tail)
+        name = self.channel.name
+        return Outcome(
+            findings=tuple(
+                replace(f, start=f.start + shift, end=f.end + shift, channel=name)
+                for f in outcome.findings
+            ),
+            statuses=outcome.statuses,
+            failures=tuple(
+                replace(f, start=f.start + shift, end=f.end + shift, channel=name)
+                for f in outcome.failures
+            ),
+        )
+
+    def _mend(
+        self, unit: str, ahead: str, outcome: Outcome, reasons: tuple[Reason, ...]
+    ) -> Generator[Judge | Keep | Release, Outcome | None, tuple[str, int, Step]]:
+        """Return the text to release, how much original it uses up, and the step taken."""
+        step = worst_step(reason.step for reason in reasons)
+        if delivers(step) or self._session.deployment.security_class.shadow:
+            return unit, len(unit), "flag" if reasons else "allow"
+        if not passes(step):
+            return "", len(unit), step
+        text, used = self._redacted(unit, ahead, outcome, reasons)
+        rest = (unit + ahead)[used:]
+        if text != unit:
+            verdict = yield from self._try(text, rest)
+            if delivers(verdict):
+                return text, used, step
+            if not passes(verdict):
+                return "", used, self._escalated(verdict)
+        if self.channel.kind == "tool_call":
+            return "", used, self._escalated("block")
+        text = yield from self._excised(text, rest)
+        return text, used, "excise"
+
+    def _redacted(
+        self, unit: str, ahead: str, outcome: Outcome, reasons: tuple[Reason, ...]
+    ) -> tuple[str, int]:
+        wanted = {reason.cause for reason in reasons if reason.step == "redact"}
+        shift = len(self._tail)
+        spans = [
+            replace(f, start=f.start - shift, end=f.end - shift)
+            if f.localised
+            else replace(f, start=0, end=len(unit))
+            for f in outcome.findings
+            if f.category in wanted and self._session.reaches(f, act=True)
+        ]
+        placeholder = self._session.deployment.messages.redacted
+        return redact(unit + ahead, len(unit), spans, placeholder)
+
+    def _excised(
+        self, text: str, rest: str
+    ) -> Generator[Judge | Keep | Release, Outcome | None, str]:
+        for left in excisions(text):
+            if not left.strip() or delivers((yield from self._try(left, rest))):
+                return left
+        return ""
+
+    def _try(self, text: str, rest: str) -> Generator[Judge | Keep | Release, Outcome | None, Step]:
+        """Judge a proposed text; a detector that fails on it counts."""
+        outcome = yield from self._judge(text, rest)
+        self._session.note_failures(replace(self._placed(outcome), findings=()))
+        return worst_step(reason.step for reason in self._session.rule(outcome))
+
+    def _escalated(self, step: Step) -> Step:
+        step = self._for_channel(step)
+        self._session.note_escalation(step)
+        return step
+
+    def _for_channel(self, step: Step) -> Step:
+        """Return `step`, or a block where it would make another tool call or a message of one."""
+        cuts = step == "excise" or not passes(step)
+        return "block" if cuts and self.channel.kind == "tool_call" else step
+
+    def _release(self, text: str, original: str, step: Step) -> Steps:
+        """Let `text` leave, or the class's notice in its place, and go on or stop."""
+        if not passes(step):
+            yield from self._stop()
+            return
+        if text != original:
+            self.edits.append(Edit(self.position, self.position + len(original), text))
+        self.position += len(original)
+        self._text.append(text)
+        self._tail = (self._tail + text)[-CONTEXT:]
+        if text.strip():
+            # What was last judged is what leaves, mended or not.
+            self._pool = self._pool.after(self._seen)
+        if text:
+            yield Release(text)
+
+    def _stop(self) -> Steps:
+        self.stopped = True
+        self._set_notice()
+        if self._notice:
+            yield Release(self._notice)
+
+    def _set_notice(self) -> None:
+        """Have the class's message end the text; in a tool call it would be an argument."""
+        if self.channel.kind == "tool_call":
+            return
+        messages = self._session.deployment.messages
+        notice = messages.blocked if self.step == "block" else messages.replaced
+        self._notice = f"\n\n{notice}" if any(self._text) else notice

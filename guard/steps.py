@@ -1,0 +1,95 @@
+"""What a session asks for and is answered with, and what it must know about its guard.
+
+This module does not know how an exchange is judged (`guard.session`) or who answers
+(`guard.driver`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from guard.assess import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from guard.assess import DetectorStatus
+    from guard.detectors.base import Finding, Passage
+    from guard.detectors.pooling import Pooling
+    from guard.journal.record import Record
+    from guard.security_class import Messages, SecurityClass
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the detectors said about one passage.
+
+    Attributes:
+        findings: all evidence; spans count from the start of the passage's text.
+        statuses: how each detector fared.
+        failures: one per detector that gave no usable answer.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    statuses: Mapping[str, DetectorStatus] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+
+
+UNJUDGED: Final = Outcome(failures=(Failure("judgement", "skipped", "nobody judged the passage"),))
+"""Stands for no answer, which must not be taken for an all-clear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Asks for an `Outcome` of `passage`."""
+
+    passage: Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Asks for `record` to be durable; the answer is an outcome with a failure if it is not.
+
+    Attributes:
+        record: the row, its texts still as they are.
+        new: whether it is there for the first time.
+        final: whether it is the last of its exchange.
+    """
+
+    record: Record
+    new: bool
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Says that `text` may leave."""
+
+    text: str
+
+
+Steps = Generator[Judge | Keep | Release, Outcome | None, None]
+"""What a session asks for, one thing at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What a session must know about the guard that it runs for.
+
+    Attributes:
+        security_class: the class under which the model is deployed.
+        messages: its messages in the language to use.
+        detectors: name and version of each detector.
+        categories: every category that some detector can find.
+        journalled: whether there is a journal.
+        poolings: how the units of a text add up, by detector and category.
+    """
+
+    security_class: SecurityClass
+    messages: Messages
+    detectors: Mapping[str, str]
+    categories: tuple[str, ...]
+    journalled: bool
+    poolings: Mapping[str, Mapping[str, Pooling]] = field(default_factory=dict)
