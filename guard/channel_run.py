@@ -89,6 +89,23 @@ class ChannelRun:
         """What a stream delivers: the text that left, then the notice, if there is one."""
         return self.text + self._notice
 
+    def visible(self, start: int, original: str) -> str:
+        """Return what has left of the channel's `original` text at `start`.
+
+        An edit stands whole where it begins, so that pieces side by side give all that left.
+        """
+        end = min(start + len(original), self.position)
+        left, at = [], start
+        for edit in self.edits:
+            if edit.end <= start or edit.start >= end:
+                continue
+            left.append(original[at - start : max(0, edit.start - start)])
+            if edit.start >= start:
+                left.append(edit.text)
+            at = edit.end
+        left.append(original[at - start : max(0, end - start)])
+        return "".join(left)
+
     def advance(self, piece: str, *, final: bool) -> Steps:
         """Take a piece; judge and release every unit that is certain."""
         if piece:
@@ -110,6 +127,18 @@ class ChannelRun:
         self.step = worst_step((self.step, step))
         self._text.clear()
         self._set_notice()
+
+    def cut(self, step: Step) -> None:
+        """Let nothing more leave, since `step` must be taken; what had left stands."""
+        self.step = worst_step((self.step, step))
+        self.stopped = True
+        self._set_notice()
+
+    def retract(self) -> None:
+        """Note that what was released never left: somebody held it back, and dropped it."""
+        self.position = 0
+        self.edits.clear()
+        self._text.clear()
 
     def _unit(self, unit: str, ahead: str) -> Steps:
         outcome = yield from self._judge(unit, ahead)

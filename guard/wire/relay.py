@@ -1,0 +1,256 @@
+"""Relays a stream of server-sent events: an event leaves once all text in it was judged.
+
+Events keep their order and wait in a queue. One whose texts passed as they were leaves with
+the very data it came with; where a text was rewritten, the new words stand in the place of the
+old ones. Where a choice is withheld, what was judged before leaves, then the format's own way
+of refusing, and the rest of the choice is dropped while its usage and its end go out.
+
+A relay is a generator of steps like a session: `guard.driver` answers it, in threads or on an
+event loop. What it releases is text of the stream, to be encoded as UTF-8.
+
+This module does not know any one format (`guard.wire.chat`, `responses`, `messages`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from guard.steps import Release
+from guard.wire.detail import DEFAULT_STYLE
+from guard.wire.ledger import GATED, Ledger
+from guard.wire.parts import BodyError, parse, written
+from guard.wire.sse import COMMENT, Event, Parser, StreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from guard.exchange import ChannelKind
+    from guard.session import Session
+    from guard.steps import Steps
+    from guard.wire.detail import Style
+    from guard.wire.ledger import Piece
+    from guard.wire.parts import Json, Part
+
+QUEUE_LIMIT: Final = 16 * 2**20
+"""Characters of events that wait, 16 Mi; a stream that needs more is withheld."""
+
+
+@dataclass(slots=True)
+class Held:
+    """An event that waits.
+
+    Attributes:
+        event: as it came.
+        document: its JSON.
+        exact: whether its data may leave as they came.
+        pieces: the texts in it.
+        tainted: choices with a text in it that was judged by itself and did not pass.
+    """
+
+    event: Event
+    document: Json
+    exact: bool
+    pieces: list[Piece] = field(default_factory=list)
+    tainted: set[int] = field(default_factory=set)
+
+
+class Relay(ABC):
+    """One stream on its way through the guard.
+
+    Args:
+        session: the exchange's state, for a stream.
+        style: how a withheld choice is refused.
+        gated: kinds of text that leave only with the end of their choice.
+        patient: whether nothing leaves before some text was judged, so that the backend can
+            be asked again where the first text is bad.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        style: Style = DEFAULT_STYLE,
+        *,
+        gated: Collection[ChannelKind] = GATED,
+        patient: bool = False,
+    ) -> None:
+        """Begin at the start of a stream."""
+        self.session = session
+        self.style = style
+        self.ledger = Ledger(session, gated)
+        self.refused: set[int] = set()
+        self._parser = Parser()
+        self._queue: deque[Held] = deque()
+        self._waiting = 0
+        self._patient = patient
+        self._finished = False
+
+    @property
+    def regenerate(self) -> bool:
+        """Whether nothing has left and the class would have the backend asked again."""
+        return self._patient and any(
+            self.session.step_of(choice) == "regenerate" for choice in self.ledger.choices()
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no more of the backend's stream is wanted."""
+        return self.regenerate or self._finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stream was seen to its end, so that there is a verdict."""
+        return self.session.finished
+
+    def feed(self, piece: bytes) -> Steps:
+        """Take bytes of the backend's stream."""
+        try:
+            events = self._parser.feed(piece)
+        except StreamError as error:
+            yield from self._break_off(error)
+            return
+        for event in events:
+            if self.stopped:
+                return
+            if event is None:
+                yield Release(COMMENT)
+            else:
+                yield from self._take(event)
+
+    def finish(self) -> Steps:
+        """Take the end of the backend's stream."""
+        if not self._finished:
+            yield from self._end(None)
+
+    def abandon(self) -> Steps:
+        """Close the journal's row of a stream whose reader or backend went away."""
+        self._finished = True
+        yield from self.session.abandon()
+
+    # What a format says.
+
+    @abstractmethod
+    def parts(self, document: Json) -> Iterable[Part]:
+        """Yield the texts of an event."""
+
+    @abstractmethod
+    def ends(self, document: Json) -> Iterable[int]:
+        """Yield the choices that end with an event."""
+
+    @abstractmethod
+    def reduce(self, held: Held) -> Iterable[Event]:
+        """Yield what leaves in the place of an event with a choice that is withheld."""
+
+    @abstractmethod
+    def refuse(self, choice: int) -> Iterable[Event]:
+        """Yield what tells the reader that a choice is withheld, once, behind what had left."""
+
+    @abstractmethod
+    def failure(self, message: str) -> Event:
+        """Return the format's event for an error."""
+
+    @abstractmethod
+    def prepare(self, document: Json) -> bool:
+        """Look at an event before its texts are judged; return whether it was altered."""
+
+    def is_end(self, event: Event) -> bool:
+        """Return whether an event without JSON marks the end of the stream."""
+        return event.data.strip() == "[DONE]"
+
+    # The walk.
+
+    def _take(self, event: Event) -> Steps:
+        if self.is_end(event):
+            yield from self._end(event)
+            return
+        try:
+            document, same = parse(event.data)
+        except BodyError as error:
+            yield from self._break_off(error)
+            return
+        name = event.name if event.name == document.get("type") else ""
+        altered = self.prepare(document)
+        exact = same and not altered and "\n" not in event.data
+        held = Held(Event(event.data, name), document, exact)
+        for part in self.parts(document):
+            piece = yield from (self.ledger.echo(part) if part.echo else self.ledger.take(part))
+            if piece is not None:
+                held.pieces.append(piece)
+            elif self.session.withheld(part.channel.choice):
+                held.tainted.add(part.channel.choice)
+        for choice in self.ends(document):
+            yield from self.ledger.end(choice)
+        yield from self._enqueue(held)
+
+    def _enqueue(self, held: Held) -> Steps:
+        self._queue.append(held)
+        self._waiting += len(held.event.data)
+        if self._waiting > QUEUE_LIMIT:
+            for piece in held.pieces:
+                self.ledger.withhold(self.session.run(piece.channel).channel)
+        yield from self._flush()
+
+    def _end(self, mark: Event | None) -> Steps:
+        yield from self.ledger.finish()
+        self._finished = True
+        if self.regenerate:
+            return
+        self._patient = False
+        yield from self._flush()
+        for choice in sorted(self.ledger.choices()):
+            if self.session.withheld(choice):
+                yield from self._release(self.refusal(choice))
+        if self._queue:
+            self._queue.clear()
+            yield from self._release([self.failure("a part of the answer could not be judged")])
+        if mark is not None:
+            yield Release(Event("[DONE]").text())
+
+    def _flush(self) -> Steps:
+        if self._patient:
+            if not any(self._speaks(held) for held in self._queue) or self.regenerate:
+                return
+            self._patient = False
+        while self._queue and all(self.ledger.ready(piece) for piece in self._queue[0].pieces):
+            held = self._queue.popleft()
+            self._waiting -= len(held.event.data)
+            yield from self._release(self._emitted(held))
+
+    def _speaks(self, held: Held) -> bool:
+        """Return whether an event says something, so that it is time to begin."""
+        ready = [piece for piece in held.pieces if piece.text and self.ledger.ready(piece)]
+        return bool(ready or held.tainted)
+
+    def _emitted(self, held: Held) -> Iterable[Event]:
+        if any(self.session.withheld(choice) for choice in self.ledger.choices()):
+            return self.reduce(held)
+        return [self.filled(held)]
+
+    def filled(self, held: Held) -> Event:
+        """Return an event with what may leave in the place of each text."""
+        changed = False
+        for piece in held.pieces:
+            if (text := self.ledger.visible(piece)) != piece.text:
+                piece.put(text)
+                changed = True
+        if held.exact and not changed:
+            return held.event
+        return Event(written(held.document), held.event.name)
+
+    def refusal(self, choice: int) -> Iterable[Event]:
+        """Yield the refusal of a choice, unless it was given."""
+        if choice not in self.refused:
+            self.refused.add(choice)
+            yield from self.refuse(choice)
+
+    def _release(self, events: Iterable[Event]) -> Steps:
+        for event in events:
+            yield Release(event.text())
+
+    def _break_off(self, error: Exception) -> Steps:
+        """End a stream that cannot be read: what was judged has left, the rest is dropped."""
+        self._queue.clear()
+        yield from self.abandon()
+        yield Release(self.failure(str(error)).text())
