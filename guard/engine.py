@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from guard.security_class import SecurityClass
     from guard.verdict import Verdict
 
+_T = TypeVar("_T")
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
 
@@ -227,6 +228,21 @@ class Guard:
         """As `stream`, for an asynchronous source."""
         session = self._session("", prompt, system, stream=True)
         return AsyncGuardedStream(self._driver, session, pieces)
+
+    def wrap(self, target: _T, **options: Any) -> _T:
+        """Return a client of an SDK or a model of a framework, guarded; its type stays.
+
+        Args:
+            target: an `OpenAI`, `AsyncOpenAI`, `Anthropic` or `AsyncAnthropic` client.
+            options: of the adapter: `guard.adapters.openai.wrap`, `guard.adapters.anthropic.wrap`.
+
+        Raises:
+            InputError: nobody here knows how to guard it.
+            MissingExtraError: the adapter's extra is not installed.
+        """
+        from guard.wrapping import wrap  # noqa: PLC0415  # it imports this module's types
+
+        return wrap(self, target, **options)
 
     def follow(self, exchange: Exchange, *, stream: bool = True) -> Following:
         """Judge an exchange whose texts arrive side by side, piece by piece; for adapters.

@@ -6,21 +6,21 @@ This module does not know any one format (`guard.wire.chat`, `responses`, `messa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from guard.wire.detail import DEFAULT_STYLE
 from guard.wire.ledger import GATED, Ledger
 from guard.wire.parts import parse, written
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from guard.exchange import ChannelKind
     from guard.session import Session
     from guard.steps import Steps
     from guard.wire.detail import Style
     from guard.wire.ledger import Piece
-    from guard.wire.parts import Part
+    from guard.wire.parts import Json, Part
 
 
 class Body(ABC):
@@ -66,10 +66,22 @@ class Body(ABC):
                 self._pieces.append(piece)
         yield from self.ledger.finish()
 
-    def delivered(self) -> bytes:
-        """Return what may be delivered: the very bytes that came, if nothing was changed."""
+    @property
+    def usage(self) -> Json:
+        """What the response cost, as the backend counts it."""
+        usage = self.document.get("usage")
+        return usage if isinstance(usage, dict) else {}
+
+    def delivered(self, earlier: Sequence[Json] = ()) -> bytes:
+        """Return what may be delivered: the very bytes that came, if nothing was changed.
+
+        Args:
+            earlier: the usage of answers that were withdrawn, which is added.
+        """
         withheld = [c for c in sorted(self.ledger.choices()) if self.session.withheld(c)]
-        changed = bool(withheld)
+        changed = bool(withheld or earlier)
+        for usage in earlier:
+            self.document["usage"] = added(self.usage, usage)
         for piece in self._pieces:
             if piece.choice not in withheld and (t := self.ledger.visible(piece)) != piece.text:
                 piece.put(t)
@@ -93,3 +105,21 @@ class Body(ABC):
     @abstractmethod
     def refuse(self, choice: int) -> None:
         """Write the class's message in the place of a choice that is withheld."""
+
+
+def added(one: Json, other: Json) -> Json:
+    """Return the sum of two counts of usage, number by number."""
+    total = dict(one)
+    for key, value in other.items():
+        known = total.get(key)
+        if isinstance(value, dict):
+            total[key] = added(known if isinstance(known, dict) else {}, value)
+        elif _is_number(value):
+            total[key] = value + (known if _is_number(known) else 0)
+        else:
+            total.setdefault(key, value)
+    return total
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

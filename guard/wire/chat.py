@@ -285,8 +285,7 @@ class ChatRelay(Relay):
 
     def failure(self, message: str) -> Event:
         """Return the event that the SDK turns into an `APIError`."""
-        error = {"message": message, "type": "upstream_error", "param": None, "code": "guard"}
-        return Event(written({"error": error}))
+        return Event(written(error(message, "upstream_error")))
 
 
 class ChatBody(Body):
@@ -353,3 +352,16 @@ def refusal(asking: Asked, message: str, own: Json) -> bytes:
     ]
     events = [*(written(chunk) for chunk in chunks), "[DONE]"]
     return "".join(Event(data).text() for data in events).encode()
+
+
+def corrected(request: Json, instruction: str) -> Json:
+    """Return a request with one more system message."""
+    listed = request.get("messages")
+    messages = listed if isinstance(listed, list) else []
+    return request | {"messages": [*messages, {"role": "system", "content": instruction}]}
+
+
+def error(message: str, code: str) -> Json:
+    """Return an error as the SDK reads it."""
+    kind = "invalid_request_error" if code == "invalid_request" else code
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}

@@ -5,14 +5,16 @@ This module does not know HTTP clients or servers.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from guard.wire import chat
 from guard.wire.detail import DEFAULT_STYLE, detail
+from guard.wire.parts import written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from guard.engine import Guard
     from guard.verdict import Verdict
@@ -29,34 +31,62 @@ class Format:
 
     Attributes:
         name: how it is called here.
-        path: how the path of its requests ends.
+        paths: how the paths of its requests end, by method; regular expressions.
         asked: reads a request.
         relay: guards a stream.
         body: guards a whole response.
         refusal: makes the response to a request that is not passed on.
+        corrected: adds an instruction to a request, to ask the backend again.
+        error: makes the JSON of an error from a message and a code.
     """
 
     name: str
-    path: str
+    paths: Mapping[str, str]
     asked: Callable[[Json], Asked]
     relay: type[Relay]
     body: type[Body]
     refusal: Callable[[Asked, str, Json], bytes]
+    corrected: Callable[[Json, str], Json]
+    error: Callable[[str, str], Json]
 
 
 FORMATS: Final = (
-    Format("chat", "/chat/completions", chat.asked, chat.ChatRelay, chat.ChatBody, chat.refusal),
+    Format(
+        "chat",
+        {"POST": r"/chat/completions(/[^/]+)?", "GET": r"/chat/completions/[^/]+"},
+        chat.asked,
+        chat.ChatRelay,
+        chat.ChatBody,
+        chat.refusal,
+        chat.corrected,
+        chat.error,
+    ),
 )
 """Every format that can be guarded."""
 
+_OPEN: Final = re.compile(
+    r"/(models(/[^/]+)?|embeddings|moderations|responses/input_tokens|messages/count_tokens|files)"
+)
+"""How paths end whose answers hold no text of a model's."""
 
-def format_of(path: str) -> Format | None:
-    """Return the format of a request's path, `None` where it is none of ours."""
-    plain = path.rstrip("/")
-    return next((each for each in FORMATS if plain.endswith(each.path)), None)
+
+def format_of(method: str, path: str) -> Format | None:
+    """Return the format of a request, `None` where it is none of ours."""
+    for form in FORMATS:
+        expression = form.paths.get(method.upper())
+        if expression is not None and re.search(f"{expression}$", path.rstrip("/")):
+            return form
+    return None
 
 
-class Passage:
+def is_open(method: str, path: str) -> bool:
+    """Return whether the answer to a request holds no text of a model's, so that it may pass."""
+    if method.upper() in ("HEAD", "OPTIONS", "DELETE"):
+        return True
+    return re.search(f"{_OPEN.pattern}$", path.rstrip("/")) is not None
+
+
+class Call:
     """One request and its response, on their way through a guard.
 
     Args:
@@ -73,7 +103,19 @@ class Passage:
         self.guard = guard
         self.form = form
         self.asked = form.asked(request)
+        self._request = request
         self._style = style
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether the class may have the backend asked again."""
+        limits = self.guard.security_class.limits.values()
+        return any(limit.remedy == "regenerate" for limit in limits)
+
+    def corrected(self) -> bytes:
+        """Return the request with the class's instruction to do better."""
+        instruction = self.guard.security_class.regenerate.instruction
+        return written(self.form.corrected(self._request, instruction)).encode()
 
     def relay(self, *, patient: bool = False) -> Relay:
         """Return what guards a stream that answers the request."""
@@ -92,3 +134,8 @@ class Passage:
     def refusal(self, verdict: Verdict) -> bytes:
         """Return the response to a request that is not passed on."""
         return self.form.refusal(self.asked, verdict.message, {"guard": detail(verdict)})
+
+    @property
+    def judges_input(self) -> bool:
+        """Whether the class has the request judged before it is passed on."""
+        return bool(self.guard.security_class.input_limits)

@@ -1,0 +1,49 @@
+"""Anthropic's SDK, guarded: the client keeps its class, its types and its options.
+
+    from anthropic import Anthropic
+    from guard import Guard
+
+    client = Guard.load("public").wrap(Anthropic())
+
+`messages.create`, `messages.stream`, `parse` and raw responses pass the guard; batches, whose
+results are files, are refused.
+
+This module does not know the formats (`guard.wire`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from guard.errors import InputError, MissingExtraError
+
+try:
+    import anthropic
+
+    from guard.adapters.clients import guarded_client
+except ImportError as error:
+    raise MissingExtraError(error.name or "anthropic", "anthropic") from error
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from guard.engine import Guard
+
+_Client = TypeVar("_Client", "anthropic.Anthropic", "anthropic.AsyncAnthropic")
+
+
+def wrap(guard: Guard, client: _Client, **options: Any) -> _Client:
+    """Return a client of the same class whose answers are judged.
+
+    Args:
+        guard: judges.
+        client: an `Anthropic` or `AsyncAnthropic` client, or one of a subclass; its HTTP
+            client's transports are used below the guard's. Close either of the two, not both.
+        options: as for `guard.adapters.transport.GuardTransport`: `style`, `unguarded`.
+
+    Raises:
+        InputError: it is no such client.
+    """
+    if not isinstance(client, anthropic.Anthropic | anthropic.AsyncAnthropic):
+        raise InputError(f"`{type(client).__name__}` is no Anthropic client")
+    return guarded_client(guard, client, **options)

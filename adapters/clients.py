@@ -1,0 +1,59 @@
+"""Puts a guarding transport under an SDK's client, above the transports of its own HTTP client.
+
+This module does not know any SDK by name: both vendors' clients are built alike.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx2
+
+from guard.adapters.transport import AsyncGuardTransport, GuardTransport
+from guard.errors import InputError
+
+if TYPE_CHECKING:
+    from guard.engine import Guard
+
+_Client = TypeVar("_Client")
+
+
+def guarded_client(guard: Guard, client: _Client, **options: Any) -> _Client:
+    """Return a copy of an SDK's client that sends through the guard.
+
+    Args:
+        guard: judges.
+        client: an SDK's client with an httpx2 client inside.
+        options: as for `guard.adapters.transport.GuardTransport`.
+
+    Raises:
+        InputError: its HTTP client is none of httpx2's, or is guarded already.
+    """
+    sdk: Any = client
+    http = _guarded(guard, sdk._client, client, options)  # noqa: SLF001
+    twin: _Client = sdk.with_options(http_client=http)
+    return twin
+
+
+def _guarded(guard: Guard, http: Any, owner: object, options: dict[str, Any]) -> Any:
+    """Return an HTTP client like `http`, with each of its transports guarded."""
+    kinds = {httpx2.Client: GuardTransport, httpx2.AsyncClient: AsyncGuardTransport}
+    kind = next((guarded for base, guarded in kinds.items() if isinstance(http, base)), None)
+    if kind is None:
+        raise InputError(
+            f"the client sends by {type(http).__module__}.{type(http).__name__}, which cannot be "
+            "guarded: give it an httpx2 client"
+        )
+    if isinstance(http._transport, kind):  # noqa: SLF001
+        raise InputError("the client is guarded already")
+    # The copy shares timeouts, hooks, cookies and the pools of connections. The first client
+    # closes them when it is forgotten, so the transport remembers it.
+    twin = copy.copy(http)
+    wrap: Any = kind
+    twin._transport = wrap(guard, http._transport, owner=owner, **options)  # noqa: SLF001
+    twin._mounts = {  # noqa: SLF001
+        pattern: None if inner is None else wrap(guard, inner, owner=owner, **options)
+        for pattern, inner in http._mounts.items()  # noqa: SLF001
+    }
+    return twin

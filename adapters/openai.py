@@ -1,0 +1,58 @@
+"""OpenAI's SDK, guarded: the client keeps its class, its types and its options.
+
+    from guard import Guard
+    from openai import OpenAI
+
+    client = Guard.load("public").wrap(OpenAI())
+
+Everything that goes over HTTP passes the guard: `create`, `stream`, `parse`, raw responses, of
+chat completions and of the Responses API, from any provider with the same format. Websockets
+(`realtime`, `responses.connect`) do not, and lead nowhere.
+
+This module does not know the formats (`guard.wire`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from guard.errors import InputError, MissingExtraError
+
+try:
+    import openai
+
+    from guard.adapters.clients import guarded_client
+except ImportError as error:
+    raise MissingExtraError(error.name or "openai", "openai") from error
+
+if TYPE_CHECKING:
+    from guard.adapters.transport import Unguarded
+    from guard.engine import Guard
+
+_Client = TypeVar("_Client", "openai.OpenAI", "openai.AsyncOpenAI")
+
+_NOWHERE: Final = "wss://websockets-cannot-be-guarded.invalid"
+"""Stands where websockets would lead; copies of the client keep it."""
+
+
+def wrap(
+    guard: Guard, client: _Client, *, unguarded: Unguarded = "refuse", **options: Any
+) -> _Client:
+    """Return a client of the same class whose answers are judged.
+
+    Args:
+        guard: judges.
+        client: an `OpenAI` or `AsyncOpenAI` client, or one of a subclass; its HTTP client's
+            transports are used below the guard's. Close either of the two, not both.
+        unguarded: `pass` to let pass what cannot be guarded, websockets included.
+        options: as for `guard.adapters.transport.GuardTransport`: `style`.
+
+    Raises:
+        InputError: it is no such client.
+    """
+    if not isinstance(client, openai.OpenAI | openai.AsyncOpenAI):
+        raise InputError(f"`{type(client).__name__}` is no OpenAI client")
+    twin = guarded_client(guard, client, unguarded=unguarded, **options)
+    if unguarded == "pass":
+        return twin
+    return twin.with_options(websocket_base_url=_NOWHERE)
