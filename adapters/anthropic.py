@@ -21,6 +21,7 @@ try:
     import anthropic
 
     from guard.adapters.clients import guarded_client
+    from guard.wire.transport import Options
 except ImportError as error:
     raise MissingExtraError(error.name or "anthropic", "anthropic") from error
 
@@ -39,11 +40,11 @@ def wrap(guard: Guard, client: _Client, **options: Any) -> _Client:
         guard: judges.
         client: an `Anthropic` or `AsyncAnthropic` client, or one of a subclass; its HTTP
             client's transports are used below the guard's. Close either of the two, not both.
-        options: as for `guard.adapters.transport.GuardTransport`: `style`, `unguarded`.
+        options: `style` and `unguarded`, as in `guard.wire.transport.Options`.
 
     Raises:
         InputError: it is no such client.
     """
     if not isinstance(client, anthropic.Anthropic | anthropic.AsyncAnthropic):
         raise InputError(f"`{type(client).__name__}` is no Anthropic client")
-    return guarded_client(guard, client, **options)
+    return guarded_client(guard, client, Options(**options))

@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx2
 
-from guard.adapters.transport import AsyncGuardTransport, GuardTransport
 from guard.errors import InputError
+from guard.wire.transport import AsyncGuardTransport, GuardTransport
 
 if TYPE_CHECKING:
     from guard.engine import Guard
+    from guard.wire.transport import Options
 
 _Client = TypeVar("_Client")
 
 
-def guarded_client(guard: Guard, client: _Client, **options: Any) -> _Client:
+def guarded_client(guard: Guard, client: _Client, options: Options) -> _Client:
     """Return a copy of an SDK's client that sends through the guard.
 
     Args:
         guard: judges.
         client: an SDK's client with an httpx2 client inside.
-        options: as for `guard.adapters.transport.GuardTransport`.
+        options: of the transport.
 
     Raises:
         InputError: its HTTP client is none of httpx2's, or is guarded already.
@@ -36,7 +37,7 @@ def guarded_client(guard: Guard, client: _Client, **options: Any) -> _Client:
     return twin
 
 
-def _guarded(guard: Guard, http: Any, owner: object, options: dict[str, Any]) -> Any:
+def _guarded(guard: Guard, http: Any, owner: object, options: Options) -> Any:
     """Return an HTTP client like `http`, with each of its transports guarded."""
     kinds = {httpx2.Client: GuardTransport, httpx2.AsyncClient: AsyncGuardTransport}
     kind = next((guarded for base, guarded in kinds.items() if isinstance(http, base)), None)
@@ -51,9 +52,9 @@ def _guarded(guard: Guard, http: Any, owner: object, options: dict[str, Any]) ->
     # closes them when it is forgotten, so the transport remembers it.
     twin = copy.copy(http)
     wrap: Any = kind
-    twin._transport = wrap(guard, http._transport, owner=owner, **options)  # noqa: SLF001
+    twin._transport = wrap(guard, http._transport, options, owner=owner)  # noqa: SLF001
     twin._mounts = {  # noqa: SLF001
-        pattern: None if inner is None else wrap(guard, inner, owner=owner, **options)
+        pattern: None if inner is None else wrap(guard, inner, options, owner=owner)
         for pattern, inner in http._mounts.items()  # noqa: SLF001
     }
     return twin

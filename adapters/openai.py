@@ -22,12 +22,13 @@ try:
     import openai
 
     from guard.adapters.clients import guarded_client
+    from guard.wire.transport import Options
 except ImportError as error:
     raise MissingExtraError(error.name or "openai", "openai") from error
 
 if TYPE_CHECKING:
-    from guard.adapters.transport import Unguarded
     from guard.engine import Guard
+    from guard.wire.transport import Unguarded
 
 _Client = TypeVar("_Client", "openai.OpenAI", "openai.AsyncOpenAI")
 
@@ -45,14 +46,14 @@ def wrap(
         client: an `OpenAI` or `AsyncOpenAI` client, or one of a subclass; its HTTP client's
             transports are used below the guard's. Close either of the two, not both.
         unguarded: `pass` to let pass what cannot be guarded, websockets included.
-        options: as for `guard.adapters.transport.GuardTransport`: `style`.
+        options: `style`, as in `guard.wire.transport.Options`.
 
     Raises:
         InputError: it is no such client.
     """
     if not isinstance(client, openai.OpenAI | openai.AsyncOpenAI):
         raise InputError(f"`{type(client).__name__}` is no OpenAI client")
-    twin = guarded_client(guard, client, unguarded=unguarded, **options)
+    twin = guarded_client(guard, client, Options(unguarded=unguarded, **options))
     if unguarded == "pass":
         return twin
     return twin.with_options(websocket_base_url=_NOWHERE)

@@ -109,7 +109,7 @@ class Relay(ABC):
         try:
             events = self._parser.feed(piece)
         except StreamError as error:
-            yield from self._break_off(error)
+            yield from self.break_off(str(error))
             return
         for event in events:
             if self.stopped:
@@ -168,7 +168,7 @@ class Relay(ABC):
         try:
             document, same = parse(event.data)
         except BodyError as error:
-            yield from self._break_off(error)
+            yield from self.break_off(str(error))
             return
         name = event.name if event.name == document.get("type") else ""
         altered = self.prepare(document)
@@ -249,8 +249,8 @@ class Relay(ABC):
         for event in events:
             yield Release(event.text())
 
-    def _break_off(self, error: Exception) -> Steps:
-        """End a stream that cannot be read: what was judged has left, the rest is dropped."""
+    def break_off(self, message: str) -> Steps:
+        """End a stream that cannot be read on: what was judged has left, the rest is dropped."""
         self._queue.clear()
         yield from self.abandon()
-        yield Release(self.failure(str(error)).text())
+        yield Release(self.failure(message).text())

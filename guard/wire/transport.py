@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from guard.errors import InputError, MissingExtraError
@@ -29,9 +29,10 @@ except ImportError as error:  # pragma: no cover  # the extras' test removes the
     raise MissingExtraError(error.name or "httpx2", "openai") from error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 
     from guard.engine import Guard
+    from guard.steps import Steps
     from guard.verdict import Verdict
     from guard.wire.body import Body
     from guard.wire.detail import Style
@@ -53,6 +54,33 @@ _LONGEST_PAUSE: Final = 2.0
 """Seconds that a pause may grow to."""
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may be chosen about a guarding transport.
+
+    Attributes:
+        style: how a withheld choice is refused.
+        unguarded: what is done with requests that cannot be guarded.
+        broken: whether a stream that the backend breaks off raises the HTTP client's error, or
+            ends with the format's error event, for readers on the other side of a connection.
+        on_verdict: called with the verdict on every exchange that was seen to its end.
+    """
+
+    style: Style = DEFAULT_STYLE
+    unguarded: Unguarded = "refuse"
+    broken: Literal["raise", "tell"] = "raise"
+    on_verdict: Callable[[Verdict], None] = field(default=lambda _: None)
+
+    def __post_init__(self) -> None:
+        """Refuse words that are not known."""
+        if self.unguarded not in ("refuse", "pass"):
+            raise InputError(f"`unguarded` must be `refuse` or `pass`, not `{self.unguarded}`")
+
+
+DEFAULT_OPTIONS: Final = Options()
+"""Refuse what cannot be guarded, and raise what breaks."""
+
+
 class Unguardable(InputError):  # noqa: N818  # reads as `except Unguardable`
     """A request whose answer cannot be guarded."""
 
@@ -67,22 +95,34 @@ class Unguardable(InputError):  # noqa: N818  # reads as `except Unguardable`
 class _Rules:
     """What both transports share."""
 
-    def __init__(self, guard: Guard, style: Style, unguarded: Unguarded) -> None:
-        if unguarded not in ("refuse", "pass"):
-            raise InputError(f"`unguarded` must be `refuse` or `pass`, not `{unguarded}`")
+    def __init__(self, guard: Guard, options: Options) -> None:
         self._guard = guard
-        self._style = style
-        self._unguarded = unguarded
+        self._options = options
 
     def _call(self, request: httpx2.Request, content: bytes) -> Call | None:
         """Return the way of a request through the guard, `None` where it may just pass."""
         method, path = request.method, request.url.path
         form = format_of(method, path)
         if form is not None:
-            return Call(self._guard, form, _document(content), self._style)
-        if self._unguarded == "refuse" and not is_open(method, path):
+            return Call(self._guard, form, _document(content), self._options.style)
+        if self._options.unguarded == "refuse" and not is_open(method, path):
             raise Unguardable(method, path)
         return None
+
+    def _response(self, answer: _Answer, attempts: _Attempts) -> httpx2.Response:
+        if answer.body is not None:
+            self._options.on_verdict(answer.body.session.verdict())
+        return attempts.response(answer)
+
+    def _told(self, relay: Relay) -> None:
+        if relay.finished:
+            self._options.on_verdict(relay.session.verdict())
+
+    def _breaks(self, error: httpx2.TransportError, relay: Relay) -> Steps:
+        """Return what a stream ends with that the backend broke off."""
+        if self._options.broken == "raise":
+            raise error
+        return relay.break_off("the backend broke off its answer")
 
 
 class GuardTransport(_Rules, httpx2.BaseTransport):
@@ -91,8 +131,7 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
     Args:
         guard: judges.
         inner: sends the requests; `httpx2.HTTPTransport` by default.
-        style: how a withheld choice is refused.
-        unguarded: what is done with requests that cannot be guarded.
+        options: what may be chosen.
         owner: kept alive as long as the transport is.
 
     Raises:
@@ -103,13 +142,12 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
         self,
         guard: Guard,
         inner: httpx2.BaseTransport | None = None,
+        options: Options = DEFAULT_OPTIONS,
         *,
-        style: Style = DEFAULT_STYLE,
-        unguarded: Unguarded = "refuse",
         owner: object = None,
     ) -> None:
         """Send nothing yet."""
-        super().__init__(guard, style, unguarded)
+        super().__init__(guard, options)
         self._inner = httpx2.HTTPTransport() if inner is None else inner
         self._owner = owner
 
@@ -122,10 +160,12 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
         if call.judges_input:
             verdict = self._guard.check_input(call.asked.exchange)
             if verdict.message:
+                self._options.on_verdict(verdict)
                 return _not_sent(call, verdict)
         attempts = _Attempts(call, content)
         retrying = tenacity.Retrying(**attempts.rules())
-        return attempts.response(retrying(lambda: self._attempt(call, request, attempts)))
+        answer: _Answer = retrying(lambda: self._attempt(call, request, attempts))
+        return self._response(answer, attempts)
 
     def close(self) -> None:
         """Close the transport below."""
@@ -158,15 +198,19 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
         driver = self._guard.driver
         try:
             with closing(response):
-                for piece in response.iter_bytes():
-                    steps = relay.feed(piece)
-                    while (text := driver.advance(steps)) is not None:
-                        yield text.encode()
-                    if relay.stopped:
-                        break
-                steps = relay.finish()
+                try:
+                    for piece in response.iter_bytes():
+                        steps = relay.feed(piece)
+                        while (text := driver.advance(steps)) is not None:
+                            yield text.encode()
+                        if relay.stopped:
+                            break
+                    steps = relay.finish()
+                except httpx2.TransportError as error:
+                    steps = self._breaks(error, relay)
                 while (text := driver.advance(steps)) is not None:
                     yield text.encode()
+            self._told(relay)
         finally:
             driver.run(relay.abandon())
 
@@ -178,13 +222,12 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
         self,
         guard: Guard,
         inner: httpx2.AsyncBaseTransport | None = None,
+        options: Options = DEFAULT_OPTIONS,
         *,
-        style: Style = DEFAULT_STYLE,
-        unguarded: Unguarded = "refuse",
         owner: object = None,
     ) -> None:
         """Send nothing yet."""
-        super().__init__(guard, style, unguarded)
+        super().__init__(guard, options)
         self._inner = httpx2.AsyncHTTPTransport() if inner is None else inner
         self._owner = owner
 
@@ -197,11 +240,12 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
         if call.judges_input:
             verdict = await self._guard.acheck_input(call.asked.exchange)
             if verdict.message:
+                self._options.on_verdict(verdict)
                 return _not_sent(call, verdict)
         attempts = _Attempts(call, content)
         retrying = tenacity.AsyncRetrying(**attempts.rules())
         answer: _Answer = await retrying(self._attempt, call, request, attempts)
-        return attempts.response(answer)
+        return self._response(answer, attempts)
 
     async def aclose(self) -> None:
         """Close the transport below."""
@@ -234,15 +278,19 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
         driver = self._guard.driver
         try:
             async with aclosing(response):
-                async for piece in response.aiter_bytes():
-                    steps = relay.feed(piece)
-                    while (text := await driver.aadvance(steps)) is not None:
-                        yield text.encode()
-                    if relay.stopped:
-                        break
-                steps = relay.finish()
+                try:
+                    async for piece in response.aiter_bytes():
+                        steps = relay.feed(piece)
+                        while (text := await driver.aadvance(steps)) is not None:
+                            yield text.encode()
+                        if relay.stopped:
+                            break
+                    steps = relay.finish()
+                except httpx2.TransportError as error:
+                    steps = self._breaks(error, relay)
                 while (text := await driver.aadvance(steps)) is not None:
                     yield text.encode()
+            self._told(relay)
         finally:
             await driver.arun(relay.abandon())
 
