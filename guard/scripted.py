@@ -25,6 +25,11 @@ _PIECE: Final = re.compile(r"\s*\S{1,6}|\s+$")
 """Pieces of about the size of a model's tokens."""
 
 
+def cut(text: str) -> list[str]:
+    """Return `text` in pieces of a token's size; joined they are the text."""
+    return [match[0] for match in _PIECE.finditer(text)]
+
+
 class UpstreamError(ConnectionError):
     """What a scripted backend raises where its script says that the connection dies."""
 
@@ -53,10 +58,10 @@ class ScriptedAnswer:
 
     def pieces(self) -> Iterator[str]:
         """Yield `text` in pieces of a token's size; joined they are the text."""
-        for number, match in enumerate(_PIECE.finditer(self.text)):
+        for number, piece in enumerate(cut(self.text)):
             if number == self.fails_after:
                 raise UpstreamError("the scripted backend closed the connection")
-            yield match[0]
+            yield piece
 
     def exchange(self) -> Exchange:
         """Return the whole exchange."""

@@ -22,9 +22,10 @@ from guard.engine import Guard
 from guard.security_class import SecurityClass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from guard.detectors.base import Detector, Passage
+    from guard.server.scripted import ScriptedApp
 
 settings.register_profile("default", max_examples=60, deadline=None)
 settings.register_profile("ci", max_examples=300, deadline=None)
@@ -157,3 +158,24 @@ def pack_guard(make_pack_guard: Callable[..., Guard]) -> Guard:
 def real_guard() -> Guard:
     """Return a guard as users load it, with the bundled model; without a journal."""
     return Guard.load("public", journal=None)
+
+
+@pytest.fixture(scope="session")
+def served_backend() -> Iterator[ScriptedApp]:
+    """Serve a scripted backend on a loopback port; tests use `backend`."""
+    from guard.server.scripted import ScriptedApp
+
+    with ScriptedApp().served() as app:
+        yield app
+
+
+@pytest.fixture
+def backend(served_backend: ScriptedApp) -> Iterator[ScriptedApp]:
+    """Return a scripted backend at `backend.url` that speaks OpenAI's and Anthropic's formats.
+
+    Its script and its requests are the test's own; `backend.script(prompt, reply)` sets what it
+    answers, see `guard.server.scripted`.
+    """
+    served_backend.reset()
+    yield served_backend
+    served_backend.reset()

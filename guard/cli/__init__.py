@@ -16,13 +16,14 @@ import structlog
 import typer
 
 from guard import __version__
-from guard.cli import flagged, model
+from guard.cli import flagged, keys, model, tag
 from guard.cli.calibrate import calibrate
 from guard.cli.check import check
 from guard.cli.classes import classes
 from guard.cli.demo import demo
 from guard.cli.export import export
 from guard.cli.screen import FAILED, errors, plain, tolerate_encodings
+from guard.cli.serve import serve
 from guard.cli.train import SETTINGS, train
 from guard.errors import GuardError
 
@@ -36,12 +37,15 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(check)
+app.command()(serve)
 app.command()(classes)
 app.command()(calibrate)
 app.command(context_settings=SETTINGS)(train)
 app.command()(export)
 app.add_typer(flagged.app, name="flagged")
 app.add_typer(model.app, name="model")
+app.add_typer(keys.app, name="keys")
+app.add_typer(tag.app, name="tag")
 
 
 def _version(value: bool) -> None:  # typer's callback signature

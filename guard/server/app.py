@@ -1,0 +1,138 @@
+"""The server's ASGI app: the service's endpoints, the probes, and the guarding proxy.
+
+    uvicorn.run(create_app(load_settings(security_class="regulated")))
+
+`guard serve` runs it with signals and logging (`guard.server.run`).
+
+This module does not know what any endpoint does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx2
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from guard import __version__
+from guard.server import (
+    checks,
+    detector_api,
+    errors,
+    exchange_schema,
+    health,
+    litellm_api,
+    moderations,
+    proxy,
+)
+from guard.server.edge import Edge
+from guard.server.guards import Guards, Loader, open_journal
+from guard.server.keys import KeyCheck
+from guard.server.limits import Headers, Limits
+from guard.server.load import Load
+from guard.server.metrics import Metrics
+from guard.server.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from fastapi.telemetry import TelemetryConfig
+
+    from guard.server.guards import Judges
+    from guard.server.settings import ServerSettings
+
+OWN: Final = (checks.PATH, moderations.PATH, detector_api.PATH, litellm_api.PATH)
+"""The paths of the service's endpoints."""
+
+_NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
+"""FastAPI would hand every request's path and more to whichever exporter it finds."""
+
+_ABOUT: Final = (
+    "Judges what language models say, under a security class. "
+    "Errors are in the form that the path's SDK expects."
+)
+
+
+def create_app(
+    settings: ServerSettings, load: Callable[[], Mapping[str, Judges]] | None = None
+) -> FastAPI:
+    """Return the app.
+
+    Args:
+        settings: the process's settings.
+        load: makes the guards, by the source of their class; by default from the settings.
+
+    Raises:
+        ConfigurationError: everything that is wrong with policies and model.
+        JournalError: the journal cannot be opened.
+    """
+    counts = Load(settings)
+    metrics = Metrics(counts)
+    guards = Guards(load or Loader(settings, open_journal(settings)), settings, metrics)
+    service = Service(settings, guards, metrics, counts)
+    backend = _backend(settings) if settings.upstream else None
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(guards.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            if backend is not None:
+                await backend.aclose()
+
+    app = FastAPI(
+        title="Clearance",
+        description=_ABOUT,
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        telemetry=_NO_TELEMETRY,
+        middleware=[
+            Middleware(Edge, metrics, quiet=health.PATHS),
+            Middleware(Headers, settings),
+            Middleware(KeyCheck, settings.keys, public=health.PATHS),
+            Middleware(Limits, settings, counts, unlimited=health.PATHS, timed=OWN),
+        ],
+    )
+    app.state.service = service
+    errors.add_handlers(app)
+    for endpoint in (health, checks, moderations, detector_api, litellm_api):
+        endpoint.add_routes(app, service)
+    _describe_exchange(app)
+    if backend is not None:
+        # Last: it takes every path that is left.
+        proxy.add_routes(app, service, backend)
+    return app
+
+
+def _backend(settings: ServerSettings) -> httpx2.AsyncHTTPTransport:
+    """Return what sends to the backend; the environment's proxies are not its way."""
+    limits = httpx2.Limits(max_connections=settings.max_in_flight)
+    return httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
+
+
+def _describe_exchange(app: FastAPI) -> None:
+    """Have the API's schema say what an exchange is, which FastAPI cannot know."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = plain()
+            schema.setdefault("components", {}).setdefault("schemas", {}).update(
+                exchange_schema.SCHEMAS
+            )
+            body = schema["paths"][checks.PATH]["post"]["requestBody"]
+            body["content"]["application/json"]["schema"] = {
+                "$ref": "#/components/schemas/Exchange"
+            }
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way

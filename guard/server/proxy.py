@@ -1,0 +1,190 @@
+"""The guarding reverse proxy: every path that is not the service's own.
+
+A request goes to the backend byte for byte (unless the settings name another model), and its
+answer comes back through the guard. What cannot be guarded is refused, unless the settings let
+it pass. A client that goes away takes its request at the backend with it.
+
+This module does not know any vendor's format.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import httpx2
+from fastapi import Request  # noqa: TC002  # FastAPI reads it
+from starlette.responses import Response, StreamingResponse
+
+from guard.server.edge import route_of
+from guard.server.errors import Refused
+from guard.server.keys import caller_of
+from guard.wire.formats import format_of, is_open
+from guard.wire.transport import AsyncGuardTransport, Options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fastapi import FastAPI
+
+    from guard.server.service import Service
+
+_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "content-length",
+        "accept-encoding",
+        "x-guard-key",
+    }
+)
+"""Headers that are about one connection, or for this server alone (RFC 9110, section 7.6.1)."""
+
+_CREDENTIALS: Final = ("authorization", "x-api-key")
+
+_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+_CONNECT_SECONDS: Final = 10.0
+
+
+def add_routes(app: FastAPI, service: Service, backend: httpx2.AsyncBaseTransport) -> None:
+    """Add the proxy to `app`; it takes every path that is left.
+
+    Args:
+        app: the app, with all other routes.
+        service: the settings, the guards, the numbers.
+        backend: sends requests on; whoever made it closes it.
+    """
+    forward = _Proxy(service, backend).forward
+    app.add_api_route("/{path:path}", forward, methods=_METHODS, include_in_schema=False)
+
+
+class _Proxy:
+    """Sends requests on and their answers back."""
+
+    def __init__(self, service: Service, backend: httpx2.AsyncBaseTransport) -> None:
+        self._service = service
+        self._backend = backend
+        self._base = (service.settings.upstream or "").rstrip("/")
+        seconds = service.settings.upstream_seconds
+        timeout = httpx2.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds))
+        self._extensions = {"timeout": timeout.as_dict()}
+
+    async def forward(self, request: Request) -> Response:
+        """Return the backend's answer to a request, guarded.
+
+        Raises:
+            Refused: it cannot be guarded, or the backend does not answer.
+        """
+        method, path = request.method, request.url.path
+        settings = self._service.settings
+        guarded = format_of(method, path) is not None
+        if not guarded and settings.other_paths == "refuse" and not is_open(method, path):
+            raise Refused(
+                403,
+                "this path cannot be guarded: use chat completions, responses or messages, or set "
+                "`other_paths: pass`",
+                "unguardable",
+            )
+        sent = await self._sent(request, rewritten=guarded)
+        try:
+            answer = await self._transport(request).handle_async_request(sent)
+        except httpx2.TimeoutException:
+            raise Refused(504, "the backend did not answer in time", "upstream_timeout") from None
+        except httpx2.TransportError:
+            raise Refused(502, "the backend cannot be reached", "upstream_unreachable") from None
+        return _response(answer)
+
+    def _transport(self, request: Request) -> AsyncGuardTransport:
+        route = route_of(request.scope)
+        metrics = self._service.metrics
+        options = Options(
+            unguarded="pass",
+            broken="tell",
+            on_verdict=lambda verdict: metrics.decision(verdict, route),
+        )
+        return AsyncGuardTransport(self._service.judges(request).guard, self._backend, options)
+
+    async def _sent(self, request: Request, *, rewritten: bool) -> httpx2.Request:
+        """Return the request as it goes to the backend."""
+        content = await request.body()
+        model = self._service.guards.upstream_model(caller_of(request.scope), request.url.path)
+        if rewritten and model is not None:
+            content = _with_model(content, model)
+        query = f"?{request.url.query}" if request.url.query else ""
+        raw = request.scope.get("raw_path") or request.url.path.encode()
+        return httpx2.Request(
+            request.method,
+            f"{self._base}{raw.decode('ascii', 'replace')}{query}",
+            headers=self._headers(request),
+            content=content or None,
+            extensions=self._extensions,
+        )
+
+    def _headers(self, request: Request) -> list[tuple[bytes, bytes]]:
+        """Return what of a request's headers goes to the backend, with its key."""
+        caller = caller_of(request.scope)
+        dropped = _HOP | {caller.header} | _named(request.headers.get("connection", ""))
+        key = self._service.settings.upstream_key
+        if key is not None:
+            dropped |= set(_CREDENTIALS)
+        kept = [
+            (name, value)
+            for name, value in request.headers.raw
+            if name.decode("latin-1").lower() not in dropped
+        ]
+        kept.append((b"accept-encoding", b"identity"))
+        if key is not None:
+            secret = key.get_secret_value().encode()
+            kept += [(b"authorization", b"Bearer " + secret), (b"x-api-key", secret)]
+        return kept
+
+
+def _response(answer: httpx2.Response) -> Response:
+    """Return the backend's answer as it goes to the client."""
+    dropped = (_HOP - {"content-length"}) | _named(answer.headers.get("connection", ""))
+    response: Response
+    if answer.is_closed:
+        # It was made here, whole.
+        response = Response(answer.content, answer.status_code)
+    else:
+        response = StreamingResponse(_pieces(answer), answer.status_code)
+    response.raw_headers = [
+        (name.lower(), value)
+        for name, value in answer.headers.raw
+        if name.decode("latin-1").lower() not in dropped
+    ]
+    response.raw_headers.append((b"x-accel-buffering", b"no"))
+    return response
+
+
+async def _pieces(answer: httpx2.Response) -> AsyncIterator[bytes]:
+    """Yield the answer's bytes as they come; whatever ends this ends the backend's, too."""
+    try:
+        async for piece in answer.aiter_raw():
+            yield piece
+    finally:
+        await answer.aclose()
+
+
+def _named(connection: str) -> set[str]:
+    """Return the headers that a `Connection` header names as being about one connection."""
+    return {name.strip().lower() for name in connection.split(",") if name.strip()}
+
+
+def _with_model(content: bytes, model: str) -> bytes:
+    """Return a request's JSON with another model; what is no JSON the backend refuses."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    if not isinstance(document, dict):
+        return content
+    return json.dumps(document | {"model": model}).encode()
