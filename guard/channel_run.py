@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from guard.detectors.pooling import Pool
 from guard.remedies import excisions, redact
-from guard.steps import UNJUDGED, Judge, Keep, Outcome, Release
+from guard.steps import UNJUDGED, Judge, Outcome, Release
 from guard.text.units import CONTEXT, seen_end, unit_end
 from guard.verdict import delivers, passes, worst_step
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from guard.detectors.base import Finding
     from guard.exchange import Channel
     from guard.session import Session
-    from guard.steps import Steps
+    from guard.steps import Ask, Steps
     from guard.verdict import Reason, Step
 
 
@@ -134,11 +134,12 @@ class ChannelRun:
         self.stopped = True
         self._set_notice()
 
-    def retract(self) -> None:
-        """Note that what was released never left: somebody held it back, and dropped it."""
-        self.position = 0
-        self.edits.clear()
-        self._text.clear()
+    def retract(self, position: int) -> None:
+        """Note that what was released behind `position` never left: somebody held it back."""
+        if position < self.position:
+            self._text[:] = [self.visible(0, self.received[:position])]
+            self.edits[:] = [edit for edit in self.edits if edit.start < position]
+            self.position = position
 
     def _unit(self, unit: str, ahead: str) -> Steps:
         outcome = yield from self._judge(unit, ahead)
@@ -158,9 +159,7 @@ class ChannelRun:
             self.step = worst_step((self.step, step))
         yield from self._release(text, original, step)
 
-    def _judge(
-        self, unit: str, ahead: str
-    ) -> Generator[Judge | Keep | Release, Outcome | None, Outcome]:
+    def _judge(self, unit: str, ahead: str) -> Generator[Ask, Outcome | None, Outcome]:
         start = len(self._tail)
         text = self._tail + unit + ahead
         passage = self._session.passage(text, start, start + len(unit), self.channel)
@@ -188,7 +187,7 @@ class ChannelRun:
 
     def _mend(
         self, unit: str, ahead: str, outcome: Outcome, reasons: tuple[Reason, ...]
-    ) -> Generator[Judge | Keep | Release, Outcome | None, tuple[str, int, Step]]:
+    ) -> Generator[Ask, Outcome | None, tuple[str, int, Step]]:
         """Return the text to release, how much original it uses up, and the step taken."""
         step = worst_step(reason.step for reason in reasons)
         if delivers(step) or self._session.deployment.security_class.shadow:
@@ -223,15 +222,13 @@ class ChannelRun:
         placeholder = self._session.deployment.messages.redacted
         return redact(unit + ahead, len(unit), spans, placeholder)
 
-    def _excised(
-        self, text: str, rest: str
-    ) -> Generator[Judge | Keep | Release, Outcome | None, str]:
+    def _excised(self, text: str, rest: str) -> Generator[Ask, Outcome | None, str]:
         for left in excisions(text):
             if not left.strip() or delivers((yield from self._try(left, rest))):
                 return left
         return ""
 
-    def _try(self, text: str, rest: str) -> Generator[Judge | Keep | Release, Outcome | None, Step]:
+    def _try(self, text: str, rest: str) -> Generator[Ask, Outcome | None, Step]:
         """Judge a proposed text; a detector that fails on it counts."""
         outcome = yield from self._judge(text, rest)
         self._session.note_failures(replace(self._placed(outcome), findings=()))
@@ -243,9 +240,12 @@ class ChannelRun:
         return step
 
     def _for_channel(self, step: Step) -> Step:
-        """Return `step`, or a block where it would make another tool call or a message of one."""
-        cuts = step == "excise" or not passes(step)
-        return "block" if cuts and self.channel.kind == "tool_call" else step
+        """Return `step`, or a block where it would make another text of one that must stay."""
+        if self.channel.kind == "tool_call":
+            # Without a sentence it would be another call, and as a message it is none.
+            return "block" if step == "excise" or not passes(step) else step
+        rewrites = passes(step) and not delivers(step)
+        return "block" if rewrites and self.channel.sealed else step
 
     def _release(self, text: str, original: str, step: Step) -> Steps:
         """Let `text` leave, or the class's notice in its place, and go on or stop."""

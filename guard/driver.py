@@ -16,24 +16,24 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import index
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import structlog
 
 from guard.assess import Failure
 from guard.errors import JournalError
 from guard.journal.record import emit, keep_text
-from guard.steps import Judge, Outcome, Release
+from guard.steps import Judge, Keep, Learn, Outcome, Release
 from guard.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from guard.assess import DetectorStatus
     from guard.detectors.base import Detector, Finding, Passage
     from guard.journal.record import Record
     from guard.journal.store import Journal
-    from guard.steps import Keep, Steps
+    from guard.steps import Ask, Steps
     from guard.workers import Job
 
 _T = TypeVar("_T")
@@ -49,6 +49,23 @@ _MESSAGE_LIMIT: Final = 200
 _log = structlog.get_logger("guard")
 
 
+class Live(Protocol):
+    """What follows the live risk of a deployment; `guard.live.LiveRisk` is one."""
+
+    def priors(self, conversation: str | None = None) -> Mapping[str, float]:
+        """Return the priors before an exchange, in (0, 1)."""
+        ...
+
+    def observe(self, evidence: Mapping[str, float], *, conversation: str | None = None) -> object:
+        """Take in what an exchange showed."""
+        ...
+
+    @property
+    def posture(self) -> str:
+        """`normal`, `tighten`, `fallback` or `quarantine`."""
+        ...
+
+
 class Driver:
     """Runs sessions; shared by all of them and immutable.
 
@@ -57,6 +74,7 @@ class Driver:
         timeout: seconds that all detectors together may take for one passage.
         journal: where rows go; `None` for nowhere.
         redactor: takes secrets and personal data out of texts that the journal keeps.
+        live: what follows the live risk; `None` for nothing.
     """
 
     def __init__(
@@ -65,8 +83,10 @@ class Driver:
         timeout: float,
         journal: Journal | None,
         redactor: Callable[[str], str],
+        live: Live | None = None,
     ) -> None:
         """Start no thread yet."""
+        self._live = live
         self._journal = journal
         self._detectors = tuple(detectors)
         self._timeout = timeout
@@ -81,7 +101,7 @@ class Driver:
                 step = steps.send(answer)
                 if isinstance(step, Release):
                     return step.text
-                answer = self._judge(step) if isinstance(step, Judge) else self._keep(step)
+                answer = self._judge(step) if isinstance(step, Judge) else self._answer(step)
         return None
 
     async def aadvance(self, steps: Steps) -> str | None:
@@ -94,10 +114,10 @@ class Driver:
                     return step.text
                 if isinstance(step, Judge):
                     answer = await self._ajudge(step)
-                elif self._journal is None:
-                    answer = self._keep(step)
+                elif self._journal is None or isinstance(step, Learn):
+                    answer = self._answer(step)
                 else:
-                    answer = await _undisturbed(asyncio.to_thread(self._keep, step))
+                    answer = await _undisturbed(asyncio.to_thread(self._answer, step))
         return None
 
     def run(self, steps: Steps) -> None:
@@ -119,6 +139,23 @@ class Driver:
         tally = _Tally(self._detectors, step.passage, self._timeout)
         finished = await self._workers.arun(tally.fill, self._timeout)
         return tally.outcome(finished=finished)
+
+    def _answer(self, step: Ask) -> Outcome | None:
+        if isinstance(step, Keep):
+            return self._keep(step)
+        if isinstance(step, Learn) and self._live is not None:
+            self._learn(step, self._live)
+        return None
+
+    def _learn(self, step: Learn, live: Live) -> None:
+        """Take what an exchange showed into the live risk; a failure withholds nothing.
+
+        The exchange was judged already, and a prior that stands still is the one it had.
+        """
+        try:
+            live.observe(step.evidence, conversation=step.conversation or None)
+        except Exception as error:  # noqa: BLE001  # stores and notifiers are anybody's
+            _try_to_log(_log.error, "guard.live_failed", error=type(error).__name__)
 
     def _keep(self, step: Keep) -> Outcome | None:
         """Make the row durable, then log its event, where it is the last word on the exchange."""

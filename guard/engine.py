@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from guard.batch import Verdicts
 from guard.detectors.base import Detector
-from guard.driver import Driver
+from guard.driver import Driver, Live
 from guard.errors import ConfigurationError, InputError
 from guard.exchange import Channel, Choice, Exchange, Message, ToolCall
 from guard.policy import check_categories
@@ -57,6 +57,9 @@ class Guard:
         language: the language tag of messages to end users; the class's own by default.
         redactor: takes secrets and personal data out of texts that the journal keeps; needed
             where the class keeps redacted texts.
+        live: what follows the live risk, such as `guard.live.LiveRisk`; by default the priors
+            are the class's and stay.
+        stricter: the class that judges while an alarm asks to tighten.
 
     Raises:
         ConfigurationError: no detector, two of one name, something that is no detector, a
@@ -64,7 +67,7 @@ class Guard:
             everything at once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is one plain part of a deployment
         self,
         security_class: SecurityClass,
         detectors: Sequence[Detector],
@@ -72,9 +75,13 @@ class Guard:
         journal: Journal | None = None,
         language: str | None = None,
         redactor: Callable[[str], str] | None = None,
+        live: Live | None = None,
+        stricter: SecurityClass | None = None,
     ) -> None:
         """Check that the parts fit together, then freeze them."""
         problems = _problems(security_class, detectors)
+        if stricter is not None and not problems:
+            problems = check_categories(stricter, _categories(detectors))
         if journal is not None and redactor is None and security_class.journal.text == "redacted":
             problems.append(
                 f"class `{security_class.name}` journals redacted texts: pass a `redactor`"
@@ -83,8 +90,9 @@ class Guard:
             raise ConfigurationError(problems)
         self._journal = journal
         self._driver = Driver(
-            detectors, security_class.timeout_seconds, journal, redactor=redactor or str
+            detectors, security_class.timeout_seconds, journal, redactor or str, live
         )
+        self._live = live
         self._deployment = Deployment(
             security_class=security_class,
             messages=security_class.messages_in(language),
@@ -92,8 +100,17 @@ class Guard:
             categories=tuple(_categories(detectors)),
             journalled=journal is not None,
             poolings={d.name: getattr(d, "pooling", {}) for d in detectors},
+            learns=live is not None,
         )
-        self._input = replace(self._deployment, security_class=security_class.of_input())
+        tightened = stricter or security_class
+        self._tightened = replace(
+            self._deployment,
+            security_class=tightened,
+            messages=tightened.messages_in(language),
+        )
+        self._input = replace(
+            self._deployment, security_class=security_class.of_input(), learns=False
+        )
 
     @classmethod
     def load(  # noqa: PLR0913  # each is one plain part of a deployment
@@ -145,6 +162,14 @@ class Guard:
         return dict(self._deployment.detectors)
 
     @property
+    def posture(self) -> str:
+        """How the deployment stands: `normal`, or what the worst standing alarm asks for.
+
+        That is `tighten`, `fallback` or `quarantine`.
+        """
+        return "normal" if self._live is None else self._live.posture
+
+    @property
     def driver(self) -> Driver:
         """What answers a session's requests; for adapters."""
         return self._driver
@@ -154,26 +179,39 @@ class Guard:
         """Where flagged, rewritten and blocked responses are kept."""
         return self._journal
 
-    def check(self, response: str | Exchange, *, prompt: str = "", system: str = "") -> Verdict:
+    def check(
+        self,
+        response: str | Exchange,
+        *,
+        prompt: str = "",
+        system: str = "",
+        conversation: str = "",
+    ) -> Verdict:
         """Judge a whole response.
 
         Args:
             response: the text, or an exchange with every choice and channel.
             prompt: the user's message that it answers.
             system: the system prompt, which must not be repeated in the response.
+            conversation: which conversation it is part of, for the live risk.
 
         Raises:
             InputError: something is not text.
         """
-        session = self._session(response, prompt, system)
+        session = self._session(response, prompt, system, conversation)
         self._driver.run(session.whole())
         return session.verdict()
 
     async def acheck(
-        self, response: str | Exchange, *, prompt: str = "", system: str = ""
+        self,
+        response: str | Exchange,
+        *,
+        prompt: str = "",
+        system: str = "",
+        conversation: str = "",
     ) -> Verdict:
         """As `check`, without blocking the event loop."""
-        session = self._session(response, prompt, system)
+        session = self._session(response, prompt, system, conversation)
         await self._driver.arun(session.whole())
         return session.verdict()
 
@@ -212,21 +250,28 @@ class Guard:
         """
         return Verdicts(self.check, responses, workers)
 
-    def stream(self, pieces: Iterable[str], *, prompt: str = "", system: str = "") -> GuardedStream:
+    def stream(
+        self, pieces: Iterable[str], *, prompt: str = "", system: str = "", conversation: str = ""
+    ) -> GuardedStream:
         """Judge a response as it arrives; iterate over what may leave.
 
         Delivers `check(text).streamed`, however the text is cut into pieces. A response
         that turns out bad ends with the class's message. After the last piece,
         `GuardedStream.verdict` holds the verdict.
         """
-        session = self._session("", prompt, system, stream=True)
+        session = self._session("", prompt, system, conversation, stream=True)
         return GuardedStream(self._driver, session, pieces)
 
     def astream(
-        self, pieces: AsyncIterable[str], *, prompt: str = "", system: str = ""
+        self,
+        pieces: AsyncIterable[str],
+        *,
+        prompt: str = "",
+        system: str = "",
+        conversation: str = "",
     ) -> AsyncGuardedStream:
         """As `stream`, for an asynchronous source."""
-        session = self._session("", prompt, system, stream=True)
+        session = self._session("", prompt, system, conversation, stream=True)
         return AsyncGuardedStream(self._driver, session, pieces)
 
     def wrap(self, target: _T, **options: Any) -> _T:
@@ -254,9 +299,16 @@ class Guard:
         """
         return Following(self._driver, self.session(exchange, stream=stream))
 
-    def session(self, exchange: Exchange, *, stream: bool) -> Session:
-        """Return the state of an exchange whose channels are yet to be opened; see `follow`."""
-        return Session(exchange, self._deployment, stream=stream, channels=())
+    def session(self, exchange: Exchange, *, stream: bool, fallback: bool = False) -> Session:
+        """Return the state of an exchange whose channels are yet to be opened; see `follow`.
+
+        Args:
+            exchange: what was asked.
+            stream: whether text leaves while more is coming.
+            fallback: whether the answer comes from the backend that an alarm asks for.
+        """
+        deployment = self._now(exchange.conversation, fallback=fallback)
+        return Session(exchange, deployment, stream=stream, channels=())
 
     def input_session(self, exchange: Exchange) -> Session:
         """Return the state of a judgement of what a model is given; see `check_input`."""
@@ -281,15 +333,35 @@ class Guard:
 
         return protect(self, function, on_block=on_block)
 
+    def _now(self, conversation: str, *, fallback: bool = False) -> Deployment:
+        """Return the deployment as the live risk has it now."""
+        if self._live is None:
+            return self._deployment
+        posture = self._live.posture
+        return replace(
+            self._tightened if posture == "tighten" else self._deployment,
+            priors=self._live.priors(conversation or None),
+            quarantined=posture == "quarantine" or (posture == "fallback" and not fallback),
+        )
+
     def _session(
-        self, response: str | Exchange, prompt: str, system: str, *, stream: bool = False
+        self,
+        response: str | Exchange,
+        prompt: str,
+        system: str,
+        conversation: str,
+        *,
+        stream: bool = False,
     ) -> Session:
         problems = _unusable(response) if isinstance(response, Exchange) else []
         if problems:
             raise InputError("; ".join(problems))
         exchange = Exchange.of(response, prompt=prompt, system=system)
+        if conversation:
+            exchange = replace(exchange, conversation=conversation)
         channels = [Channel(CONTENT, "content", 0, "")] if stream else None
-        return Session(exchange, self._deployment, stream=stream, channels=channels)
+        deployment = self._now(exchange.conversation)
+        return Session(exchange, deployment, stream=stream, channels=channels)
 
 
 def _unusable(exchange: Exchange) -> list[str]:
@@ -307,6 +379,7 @@ def _fields(exchange: Exchange) -> Iterator[tuple[str, object, type]]:
     """Yield every value that is used, with its place and the type that it must have."""
     yield "metadata", exchange.metadata, Mapping
     yield "model", exchange.model, str
+    yield "conversation", exchange.conversation, str
     for at, message in _listed("messages", exchange.messages):
         yield at, message, Message
         yield f"{at}.content", getattr(message, "content", ""), str

@@ -8,6 +8,7 @@
      ├─ InputError              a value that cannot be judged, with the mend
      ├─ DetectorError           a detector broke its contract
      ├─ JournalError            the durable record cannot be read or written
+     ├─ LiveStoreError          the shared state of live risk cannot be read or written
      └─ Blocked                 raised on request where a response was blocked
 
 This module does not know when an error is turned into a verdict: that is the
@@ -82,6 +83,10 @@ class DetectorError(GuardError):
 
 class JournalError(GuardError):
     """The journal cannot be opened, read or written."""
+
+
+class LiveStoreError(GuardError):
+    """The shared state of live risk cannot be read or written."""
 
 
 class Blocked(GuardError):  # noqa: N818  # the field's word; reads as `except Blocked`

@@ -62,6 +62,7 @@ class Channel:
         text: the text; empty where a stream has not brought it yet.
         tool: the tool's name for `tool_call`, else `""`.
         lead: text that stands before it, as context and never judged with it.
+        sealed: whether it leaves as it is or not at all, such as text under a signature.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Channel:
     text: str
     tool: str = ""
     lead: str = ""
+    sealed: bool = False
 
     @property
     def side(self) -> Side:
@@ -86,12 +88,14 @@ class Exchange:
         messages: the conversation so far, the last user message being the prompt.
         model: the backend model's name, `""` where unknown.
         metadata: the application's own facts; kept in the journal, never judged.
+        conversation: which conversation it is part of, for the live risk; `""` for none.
     """
 
     choices: tuple[Choice, ...]
     messages: tuple[Message, ...] = ()
     model: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    conversation: str = ""
 
     @classmethod
     def of(cls, response: str | Exchange, *, prompt: str = "", system: str = "") -> Exchange:

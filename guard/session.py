@@ -22,9 +22,10 @@ from guard.detectors.base import Finding, Passage
 from guard.errors import InputError
 from guard.exchange import Channel, Choice, Exchange, ToolCall
 from guard.journal.record import Record
-from guard.steps import Deployment, Judge, Keep, Outcome, Release
+from guard.steps import Deployment, Keep, Learn, Outcome
 from guard.verdict import (
     ESCALATION,
+    QUARANTINE,
     Action,
     Reason,
     Step,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from guard.assess import DetectorStatus
     from guard.exchange import ChannelKind
     from guard.journal.record import Delivered
-    from guard.steps import Steps
+    from guard.steps import Ask, Steps
 
 CONTENT: Final = "choices[0].content"
 """The channel of a stream that carries one answer's text."""
@@ -97,6 +98,8 @@ class Session:
         self._noted: frozenset[tuple[str, Step]] = frozenset()
         self._ended = False
         self._finished = False
+        quarantine = Reason(QUARANTINE, "block", 1.0)
+        self._standing = (quarantine,) if deployment.quarantined else ()
         self._system = exchange.system
         self._prompt = exchange.prompt
         self._open = channels is not None
@@ -112,6 +115,11 @@ class Session:
     def finished(self) -> bool:
         """Whether the exchange was seen to its end, so that there is a verdict."""
         return self._finished
+
+    @property
+    def shadow(self) -> bool:
+        """Whether everything is delivered as it is, whatever is found."""
+        return self._class.shadow
 
     @property
     def blocked(self) -> bool:
@@ -143,6 +151,10 @@ class Session:
         known = self._runs[name]
         self._runs[name] = ChannelRun(self, known.channel)
         yield from self.feed(known.received, name)
+
+    def forget(self, name: str) -> None:
+        """Keep nothing of a channel that was judged and is no text of the answer."""
+        del self._runs[name]
 
     def feed(self, piece: str, name: str = CONTENT) -> Steps:
         """Take the next piece of a channel; nothing more of a choice that was stopped is judged."""
@@ -186,7 +198,7 @@ class Session:
 
     def abandon(self) -> Steps:
         """Close the row of an exchange whose reader or backend went away."""
-        if not self._ended and self._record is not None:
+        if not self._ended and (self._record is not None or self.deployment.learns):
             yield from self._end(complete=False)
         self._ended = True
 
@@ -221,13 +233,18 @@ class Session:
 
     def rule(self, outcome: Outcome) -> tuple[Reason, ...]:
         """Return what the class does about `outcome`, most severe first."""
+        prior = self.deployment.prior
         failed = [
             Reason(f"detector:{f.detector}", self._class.on_failure, 1.0, status=f.status)
             for f in outcome.failures
         ]
         return tuple(
             sorted(
-                [*failed, *decide(strongest(outcome.findings), self._class)],
+                [
+                    *self._standing,
+                    *failed,
+                    *decide(strongest(outcome.findings), self._class, prior),
+                ],
                 key=lambda reason: -reason.severity,
             )
         )
@@ -235,7 +252,7 @@ class Session:
     def reaches(self, finding: Finding, *, act: bool) -> bool:
         """Return whether a finding alone reaches its category's limit."""
         limit = self._class.limit(finding.category)
-        risk = live_risk(finding.evidence, self._class.prior_of(finding.category))
+        risk = live_risk(finding.evidence, self.deployment.prior(finding.category))
         if limit is None:
             return not act and risk >= _REPORTED_RISK
         bounds = [limit.act] if act else [limit.flag, limit.act]
@@ -269,7 +286,7 @@ class Session:
             worse = _STATUS_ORDER.index(status) > _STATUS_ORDER.index(known)
             self._statuses[name] = status if worse else known
 
-    def before_release(self) -> Generator[Judge | Keep | Release, Outcome | None, Step]:
+    def before_release(self) -> Generator[Ask, Outcome | None, Step]:
         """Have the row durable before flagged text of a stream leaves; return the step to take.
 
         It is written anew for each new reason, so not for each unit. A whole text leaves
@@ -283,15 +300,15 @@ class Session:
 
     def _end(self, *, complete: bool) -> Steps:
         self._ended = True
+        if self.deployment.learns and self._units:
+            yield Learn(dict(self._evidence), self.exchange.conversation)
         step = yield from self._keep(complete=complete, final=True)
         if not self._stream and not self._class.shadow and not delivers(step):
             for run in self._runs.values():
                 run.withdraw(step)
         self._finished = complete
 
-    def _keep(
-        self, *, complete: bool, final: bool
-    ) -> Generator[Judge | Keep | Release, Outcome | None, Step]:
+    def _keep(self, *, complete: bool, final: bool) -> Generator[Ask, Outcome | None, Step]:
         """Write or update the row where the class wants one; return the step on failure."""
         known = self._record
         if known is None and self._intended() not in self._class.journal.actions:
@@ -348,7 +365,7 @@ class Session:
     def _risks(self) -> dict[str, float]:
         """Return the live risk of every category that could have been found."""
         return {
-            name: live_risk(self._evidence.get(name, 0.0), self._class.prior_of(name))
+            name: live_risk(self._evidence.get(name, 0.0), self.deployment.prior(name))
             for name in self.deployment.categories
         }
 

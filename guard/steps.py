@@ -70,7 +70,23 @@ class Release:
     text: str
 
 
-Steps = Generator[Judge | Keep | Release, Outcome | None, None]
+@dataclass(frozen=True, slots=True)
+class Learn:
+    """Asks that what an exchange showed be taken into the live risk.
+
+    Attributes:
+        evidence: the strongest of each category, as log likelihood ratio.
+        conversation: which conversation it belongs to, `""` for none.
+    """
+
+    evidence: Mapping[str, float]
+    conversation: str
+
+
+Ask = Judge | Keep | Learn | Release
+"""One thing that a session asks for."""
+
+Steps = Generator[Ask, Outcome | None, None]
 """What a session asks for, one thing at a time."""
 
 
@@ -85,6 +101,9 @@ class Deployment:
         categories: every category that some detector can find.
         journalled: whether there is a journal.
         poolings: how the units of a text add up, by detector and category.
+        priors: the live priors, in (0, 1); of a category that is not there, the class's.
+        learns: whether what an exchange shows is taken into the live risk.
+        quarantined: whether everything is blocked, whatever it says.
     """
 
     security_class: SecurityClass
@@ -93,3 +112,11 @@ class Deployment:
     categories: tuple[str, ...]
     journalled: bool
     poolings: Mapping[str, Mapping[str, Pooling]] = field(default_factory=dict)
+    priors: Mapping[str, float] = field(default_factory=dict)
+    learns: bool = False
+    quarantined: bool = False
+
+    def prior(self, category: str) -> float:
+        """Return the live prior of `category`, in (0, 1)."""
+        known = self.priors.get(category)
+        return self.security_class.prior_of(category) if known is None else known

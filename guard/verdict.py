@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from guard.assess import live_risk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from guard.assess import Assessment, Coverage, DetectorStatus
     from guard.detectors.base import Finding
@@ -33,6 +33,9 @@ Step = Literal["allow", "flag", "redact", "excise", "regenerate", "replace", "bl
 
 ESCALATION: Final = "remedy"
 """The cause where a rewritten text did not pass, so that a more severe step was taken."""
+
+QUARANTINE: Final = "quarantine"
+"""The cause where an alarm blocks everything that a deployment answers."""
 
 _SEVERITY: Final[dict[str, int]] = {
     "allow": 0,
@@ -109,31 +112,41 @@ class Reason:
     def __str__(self) -> str:
         if self.status is not None:
             return f"{self.cause} {self.status}: on_failure is {self.step}"
+        if self.cause == QUARANTINE:
+            return f"an alarm stands until somebody clears it: nothing is delivered ({self.step})"
         if self.cause == ESCALATION:
             return f"no rewrite of the unit passed when judged again ({self.step})"
         return f"{self.cause}: live risk {self.risk:.2f} reached {self.limit:.2f} ({self.step})"
 
 
-def decide(evidence: Mapping[str, float], security_class: SecurityClass) -> tuple[Reason, ...]:
+def decide(
+    evidence: Mapping[str, float],
+    security_class: SecurityClass,
+    prior: Callable[[str], float] | None = None,
+) -> tuple[Reason, ...]:
     """Return what the class does about each category's evidence, most severe first.
 
     Args:
         evidence: log likelihood ratio per category.
-        security_class: its priors and limits.
+        security_class: its limits.
+        prior: the live prior of a category, in (0, 1); the class's by default.
     """
+    prior = prior or security_class.prior_of
     reasons = [
         reason
         for category, value in evidence.items()
-        if (reason := _decide_one(category, value, security_class)) is not None
+        if (reason := _decide_one(category, value, security_class, prior(category))) is not None
     ]
     return tuple(sorted(reasons, key=lambda reason: -reason.severity))
 
 
-def _decide_one(category: str, value: float, security_class: SecurityClass) -> Reason | None:
+def _decide_one(
+    category: str, value: float, security_class: SecurityClass, prior: float
+) -> Reason | None:
     limit = security_class.limit(category)
     if limit is None:
         return None
-    risk = live_risk(value, security_class.prior_of(category))
+    risk = live_risk(value, prior)
     if limit.act is not None and risk >= limit.act:
         return Reason(category, limit.remedy, risk, limit.act)
     if limit.flag is not None and risk >= limit.flag:
