@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from guard.audit.keys import PublicKey
+    from guard.audit.profile import Fingerprint
+    from guard.audit.tag import Tag
     from guard.detectors.fingerprints import ProtectedText
     from guard.journal.store import Journal
     from guard.protect import OnBlock
@@ -123,6 +126,9 @@ class Guard:
         protected: Iterable[ProtectedText] = (),
         journal: Journal | str | Path | _NotGiven | None = NOT_GIVEN,
         language: str | None = None,
+        tag: Tag | bytes | str | Path | None = None,
+        trust: Iterable[PublicKey | str | Path] = (),
+        fingerprint: Fingerprint | None = None,
     ) -> Guard:
         """Load a guard with the bundled model and pattern packs.
 
@@ -135,16 +141,22 @@ class Guard:
             journal: an open journal, a path or SQLAlchemy URL; `None` for no journal. By
                 default `GUARD_JOURNAL`, else a file in the user's state directory.
             language: the language tag of messages to end users.
+            tag: the signed tag that says up to which class the model may be deployed.
+            trust: the public keys, or their files, of those whose signature counts.
+            fingerprint: which model, system prompt, adapter and tools are deployed; needed
+                with a tag (`guard.audit.profile.Fingerprint.of`).
 
         Raises:
             ConfigurationError: all that is wrong with class, model and detectors at once.
             JournalError: the journal cannot be opened.
+            guard.audit.errors.TagError: the tag is not good for this deployment; a
+                `DeploymentRefused` lists every figure that is above its limit.
         """
-        from guard.loading import load_parts  # noqa: PLC0415  # loads the model's runtime
+        from guard.loading import admitted, load_parts  # noqa: PLC0415  # loads the runtime
 
         parts = load_parts(security_class, name, model, detectors, protected)
         return cls(
-            parts.security_class,
+            admitted(parts, tag, tuple(trust), fingerprint),
             parts.detectors,
             journal=_open_journal(journal),
             language=language,

@@ -23,6 +23,9 @@ from guard.policy import load_class
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from guard.audit.keys import PublicKey
+    from guard.audit.profile import Fingerprint
+    from guard.audit.tag import Tag
     from guard.detectors.base import Detector
     from guard.detectors.fingerprints import ProtectedText
     from guard.security_class import SecurityClass
@@ -74,6 +77,36 @@ def load_parts(
         detectors=(*packs, fingerprints, classifier, *detectors),
         redactor=partial(redact, detectors=packs),
     )
+
+
+def admitted(
+    parts: Parts,
+    tag: Tag | bytes | str | Path | None,
+    trust: Sequence[PublicKey | str | Path],
+    fingerprint: Fingerprint | None,
+) -> SecurityClass:
+    """Return the class under which a model may be deployed, with the priors that it starts with.
+
+    Raises:
+        TagError: the class demands a tag and there is none, or the tag is not good for this.
+    """
+    deploy = parts.security_class.deploy
+    if tag is None and (deploy is None or deploy.tag == "optional"):
+        return parts.security_class
+    from guard.audit.priors import starting_priors  # noqa: PLC0415  # needs an extra
+    from guard.audit.tag import admit  # noqa: PLC0415
+
+    verified = admit(
+        parts.security_class,
+        tag,
+        trust,
+        fingerprint=fingerprint,
+        detectors={detector.name: detector.version for detector in parts.detectors},
+    )
+    if verified is None:
+        return parts.security_class
+    priors = starting_priors(verified.profile, parts.security_class)
+    return parts.security_class.with_priors(priors)
 
 
 def _heads(security_class: SecurityClass | None, problems: list[str]) -> tuple[heads.OwnHead, ...]:

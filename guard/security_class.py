@@ -292,6 +292,12 @@ class SecurityClass(Model):
         }
         return self.model_copy(update={"limits": _frozen(limits)})
 
+    def with_priors(self, priors: Mapping[str, float]) -> SecurityClass:
+        """Return the class with other priors, in (0, 1), for the categories of `priors`."""
+        merged = _frozen({**self.prior.categories, **priors})
+        prior = self.prior.model_copy(update={"categories": merged})
+        return self.model_copy(update={"prior": prior})
+
     def prior_of(self, category: str) -> float:
         """Return the live prior of `category`, in (0, 1)."""
         return self.prior.categories.get(category, self.prior.default)
