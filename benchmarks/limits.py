@@ -25,15 +25,22 @@ from guard.detectors.classifier import Classifier
 from guard.detectors.model_directory import Head, read
 from guard.loading import BUNDLED_MODEL
 from guard.policy import load_class
+from guard.text.units import CONTEXT
+from guard.text.units import units as cut
 from guard.training.aggregate import unit_logits
 from guard.training.data import HEADS, load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from guard.security_class import SecurityClass
     from guard.training.data import Row
 
 ORDINARY: Final = ("own_hard_benign", "own_benign_chat", "own_multi_turn", "orbench_responses")
+
+
+PROMPTS: Final = 700
+"""Prompts of ordinary answers that the table of inputs looks at."""
 
 
 def ordinary(row: Row) -> bool:
@@ -65,6 +72,45 @@ def main() -> None:
         prior = security_class.prior_of(name)
         risks = np.array([live_risk(evidence(heads[name], row), prior) for row in units])
         print(_row(name, limit.act, risks >= limit.act, rows))
+    if security_class.input_limits:
+        _inputs(security_class, heads, units, rows)
+
+
+def _inputs(
+    security_class: SecurityClass,
+    heads: dict[str, Head],
+    units: list[NDArray[np.float32]],
+    rows: list[Row],
+) -> None:
+    """Print the table of what a model is given, beside the prompts of ordinary answers."""
+    usual = [row.prompt for row in rows if ordinary(row) and row.prompt.strip()][:PROMPTS]
+    classifier = Classifier(BUNDLED_MODEL)
+    prompts = [_prompt_logits(classifier, text) for text in usual]
+    print(
+        "\n| input | act | risky that reach it | own negatives | ordinary |\n|---|---|---|---|---|"
+    )
+    for name, limit in security_class.input_limits.items():
+        if limit.act is None or name not in heads:
+            continue
+        head, prior = heads[name], security_class.prior_of(name)
+        reached, passing = (
+            np.array([live_risk(evidence(head, each), prior) for each in scored]) >= limit.act
+            for scored in (units, prompts)
+        )
+        risky = np.array([row.labels.get(name, -1.0) >= 0.5 for row in rows])
+        fine = np.array([0 <= row.labels.get(name, -1.0) < 0.5 for row in rows])
+        print(
+            f"| {name} | {limit.act} | {reached[risky].mean():.1%} of {risky.sum()} "
+            f"| {reached[fine].mean():.2%} of {fine.sum()} | {passing.sum()} of {len(passing)} |"
+        )
+
+
+def _prompt_logits(classifier: Classifier, prompt: str) -> NDArray[np.float32]:
+    """Return the logits of a prompt's units, as at runtime."""
+    starts = [(max(0, start - CONTEXT), start, end) for start, end in cut(prompt)]
+    return np.array(
+        [classifier.logits("", prompt[a:end], "prompt", start - a) for a, start, end in starts]
+    )
 
 
 def cached(rows: list[Row], cache: Path | None) -> list[NDArray[np.float32]]:

@@ -176,6 +176,12 @@ def _detail(security_class: SecurityClass) -> None:
         figures = (row.flag, row.flag_ratio, row.act, row.act_ratio)
         table.add_row(row.category, f"{row.prior:g}", *map(_figure, figures), row.remedy or "-")
     console.print(table)
+    for name, limit in item.input_limits.items():
+        console.print(f"input: {name}: flag {_figure(limit.flag)}, refuse {_figure(limit.act)}")
+    if item.deploy is not None:
+        limits = {**item.deploy.rates, **item.deploy.effects}
+        shown = ", ".join(f"{name} {value:g}" for name, value in limits.items())
+        console.print(f"deploy: tag {item.deploy.tag}; highest upper bounds: {shown or 'none'}")
     kept = ", ".join(item.journal.actions) or "nothing"
     console.print(f"on failure: {item.on_failure}; shadow: {'yes' if item.shadow else 'no'}")
     console.print(f"time: {item.timeout_seconds:g} s a unit; journal: {kept} ({item.journal.text})")
