@@ -124,22 +124,35 @@ class ChannelRun:
 
     def withdraw(self, step: Step) -> None:
         """Take back a whole text that was judged, since `step` must be taken instead."""
-        self.step = worst_step((self.step, step))
+        self._raise(step)
         self._text.clear()
         self._set_notice()
 
     def cut(self, step: Step) -> None:
         """Let nothing more leave, since `step` must be taken; what had left stands."""
-        self.step = worst_step((self.step, step))
+        self._raise(step)
         self.stopped = True
         self._set_notice()
 
     def retract(self, position: int) -> None:
-        """Note that what was released behind `position` never left: somebody held it back."""
+        """Note that what was released behind `position` never left: somebody held it back.
+
+        An edit that began before it has left whole.
+        """
+        self.edits[:] = [edit for edit in self.edits if edit.start < position]
+        position = max([position, *(edit.end for edit in self.edits)])
         if position < self.position:
             self._text[:] = [self.visible(0, self.received[:position])]
-            self.edits[:] = [edit for edit in self.edits if edit.start < position]
             self.position = position
+
+    def _raise(self, step: Step) -> None:
+        """Take in that `step` was taken, unless a more severe one was."""
+        self.step = worst_step((self.step, step))
+        self._session.note_step(self.channel.choice, self.step)
+
+    def keep(self, earlier: ChannelRun) -> None:
+        """Note that of this text has left what had left of it in an earlier run."""
+        self.position, self.edits, self._text = earlier.position, earlier.edits, earlier._text
 
     def _unit(self, unit: str, ahead: str) -> Steps:
         outcome = yield from self._judge(unit, ahead)
@@ -152,22 +165,27 @@ class ChannelRun:
         original = (unit + ahead)[:used]
         self.judged += used
         self._at += used
-        self.step = worst_step((self.step, step))
+        self._raise(step)
         kept = yield from self._session.before_release()
         if not self._session.deployment.security_class.shadow:
             step = worst_step((step, kept))
-            self.step = worst_step((self.step, step))
+            self._raise(step)
         yield from self._release(text, original, step)
 
     def _judge(self, unit: str, ahead: str) -> Generator[Ask, Outcome | None, Outcome]:
         start = len(self._tail)
         text = self._tail + unit + ahead
-        passage = self._session.passage(text, start, start + len(unit), self.channel)
+        seam = 0 if self.judged else min(self.channel.seam, start)
+        passage = self._session.passage(text, start - seam, start + len(unit), self.channel)
         outcome = yield Judge(passage)
         if outcome is None:
             return UNJUDGED
-        self._seen = outcome.findings
-        return replace(outcome, findings=self._pool.pooled(outcome.findings))
+        self._seen = tuple(
+            replace(f, start=max(f.start, start))
+            for f in outcome.findings
+            if f.end > start or f.start >= start
+        )
+        return replace(outcome, findings=self._pool.pooled(self._seen))
 
     def _placed(self, outcome: Outcome) -> Outcome:
         """Return `outcome` with spans that count in the channel's original text."""

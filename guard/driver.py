@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import index
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
 
 import structlog
 
@@ -49,6 +49,7 @@ _MESSAGE_LIMIT: Final = 200
 _log = structlog.get_logger("guard")
 
 
+@runtime_checkable
 class Live(Protocol):
     """What follows the live risk of a deployment; `guard.live.LiveRisk` is one."""
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from guard.audit.tag import Tag
     from guard.detectors.fingerprints import ProtectedText
     from guard.journal.store import Journal
+    from guard.live.stores import Store
     from guard.protect import OnBlock
     from guard.security_class import SecurityClass
     from guard.verdict import Verdict
@@ -129,6 +130,7 @@ class Guard:
         tag: Tag | bytes | str | Path | None = None,
         trust: Iterable[PublicKey | str | Path] = (),
         fingerprint: Fingerprint | None = None,
+        live: Live | Store | bool = False,
     ) -> Guard:
         """Load a guard with the bundled model and pattern packs.
 
@@ -145,6 +147,9 @@ class Guard:
             trust: the public keys, or their files, of those whose signature counts.
             fingerprint: which model, system prompt, adapter and tools are deployed; needed
                 with a tag (`guard.audit.profile.Fingerprint.of`).
+            live: whether the live risk is followed as the class's `live` section says, so that
+                priors move and verdicts depend on what was seen before; or a store of
+                `guard.live` that keeps its state, or what follows it.
 
         Raises:
             ConfigurationError: all that is wrong with class, model and detectors at once.
@@ -155,12 +160,15 @@ class Guard:
         from guard.loading import admitted, load_parts  # noqa: PLC0415  # loads the runtime
 
         parts = load_parts(security_class, name, model, detectors, protected)
+        deployed = admitted(parts, tag, tuple(trust), fingerprint)
         return cls(
-            admitted(parts, tag, tuple(trust), fingerprint),
+            deployed,
             parts.detectors,
             journal=_open_journal(journal),
             language=language,
             redactor=parts.redactor,
+            live=_followed(live, deployed, parts.detectors),
+            stricter=parts.stricter,
         )
 
     @property
@@ -422,6 +430,20 @@ def _open_journal(journal: Journal | str | Path | _NotGiven | None) -> Journal |
     if isinstance(journal, Store):
         return journal
     return Store(None if isinstance(journal, _NotGiven) else journal)
+
+
+def _followed(
+    live: Live | Store | bool,  # noqa: FBT001  # as `Guard.load` was given it
+    security_class: SecurityClass,
+    detectors: Sequence[Detector],
+) -> Live | None:
+    if live is False:
+        return None
+    if isinstance(live, Live):
+        return live
+    from guard.live.deployed import follow  # noqa: PLC0415  # most guards do without
+
+    return follow(security_class, detectors, store=None if live is True else live)
 
 
 def _categories(detectors: Sequence[Detector]) -> list[str]:

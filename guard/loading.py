@@ -18,7 +18,7 @@ from guard.detectors.patterns import redact
 from guard.detectors.personal import personal_data_detector
 from guard.detectors.secrets import secret_detector
 from guard.errors import ConfigurationError
-from guard.policy import load_class
+from guard.policy import load_class, stricter_than
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -40,11 +40,19 @@ _TRIAL: Final = "A first sentence that nobody reads, to see that every part work
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a guard is made of."""
+    """What a guard is made of.
+
+    Attributes:
+        security_class: the class under which it judges.
+        detectors: everything that sees risk.
+        redactor: takes secrets and personal data out of texts.
+        stricter: the class that judges while an alarm asks to tighten.
+    """
 
     security_class: SecurityClass
     detectors: tuple[Detector, ...]
     redactor: Callable[[str], str]
+    stricter: SecurityClass | None = None
 
 
 def load_parts(
@@ -73,10 +81,31 @@ def load_parts(
     _try_out((*packs, fingerprints, classifier))
     # The cheap detectors go first: if the time runs out, they have answered.
     return Parts(
+        stricter=_stricter(loaded, security_class),
         security_class=loaded,
         detectors=(*packs, fingerprints, classifier, *detectors),
         redactor=partial(redact, detectors=packs),
     )
+
+
+def _stricter(
+    security_class: SecurityClass, source: str | Path | SecurityClass
+) -> SecurityClass | None:
+    """Return the class that judges while an alarm asks to tighten.
+
+    Raises:
+        ConfigurationError: some alarm would ask for it, and there is none.
+    """
+    live = security_class.live
+    if live is None or "tighten" not in live.actions:
+        return None
+    found = stricter_than(security_class, source)
+    if found is None:
+        raise ConfigurationError(
+            f"an alarm of class `{security_class.name}` tightens, and its policy has no class of "
+            "a higher rank: add one, or choose another action"
+        )
+    return found
 
 
 def admitted(

@@ -27,6 +27,7 @@ from guard.security_class import (
     InputLimit,
     JournalSettings,
     Limit,
+    Live,
     Messages,
     Model,
     Prior,
@@ -139,6 +140,23 @@ def builtin_classes() -> tuple[SecurityClass, ...]:
     return tuple(sorted(classes, key=lambda item: item.rank))
 
 
+def stricter_than(
+    security_class: SecurityClass, source: str | Path | SecurityClass
+) -> SecurityClass | None:
+    """Return the next stricter class of the same policy, `None` where there is none.
+
+    Args:
+        security_class: the class.
+        source: where it came from, as given to `load_class`; the built-in classes are one policy.
+    """
+    if isinstance(source, SecurityClass):
+        return None
+    text, _ = _split(source)
+    there = builtin_classes() if text in _builtin_names() else load_policy(Path(text)).classes
+    above = [item for item in there if item.rank > security_class.rank]
+    return min(above, key=lambda item: item.rank, default=None)
+
+
 def check_categories(security_class: SecurityClass, known: Collection[str]) -> list[str]:
     """Return a problem for each limit on a category that no detector can find.
 
@@ -193,6 +211,7 @@ _MODELS: Final[tuple[type[BaseModel], ...]] = (
     InputLimit,
     Regenerate,
     Deploy,
+    Live,
     JournalSettings,
     Messages,
 )
@@ -242,6 +261,7 @@ def _keys_at(location: yaml_lines.Location) -> list[str]:
         ("input", 4): InputLimit,
         ("regenerate", 2): Regenerate,
         ("deploy", 2): Deploy,
+        ("live", 2): Live,
         ("messages", 3): Messages,
         ("prior", 2): Prior,
         ("journal", 2): JournalSettings,
@@ -314,8 +334,17 @@ def _names_category(location: yaml_lines.Location) -> bool:
     """Return whether `location` is a key of `limits`, here or of the input, or of the priors."""
     inside = location[2:] if location[:1] == ("classes",) else ()
     return (len(inside) == 2 and inside[0] == "limits") or (
-        len(inside) == 3 and inside[:2] in (("prior", "categories"), ("input", "limits"))
+        len(inside) == 3 and inside[:2] in _BY_CATEGORY
     )
+
+
+_BY_CATEGORY: Final = (
+    ("prior", "categories"),
+    ("input", "limits"),
+    ("live", "tolerated_of"),
+    ("live", "action_of"),
+)
+"""Mappings inside a section whose keys are categories."""
 
 
 def _repeated_names(document: yaml_lines.Document) -> list[yaml_lines.Problem]:

@@ -43,6 +43,9 @@ OnFailure = Literal["block", "replace", "flag"]
 TextMode = Literal["full", "redacted", "hashed", "omitted"]
 """How the journal keeps texts."""
 
+AlarmAction = Literal["notify", "tighten", "fallback", "quarantine"]
+"""What an alarm does while it stands."""
+
 JournalledAction = Literal["flag", "rewrite", "block"]
 
 Risk = Annotated[
@@ -56,6 +59,9 @@ Probability = Annotated[
 Effect = Annotated[
     float,
     Field(ge=-1, le=1, strict=True, allow_inf_nan=False, description="difference in [-1, 1]"),
+]
+Odds = Annotated[
+    float, Field(ge=0, le=20, strict=True, allow_inf_nan=False, description="log-odds, nats")
 ]
 Language = Annotated[str, StringConstraints(pattern=LANGUAGE)]
 Words = Annotated[str, Field(pattern=WORDS)]
@@ -153,6 +159,42 @@ class Regenerate(Model):
     )
 
 
+class Live(Model):
+    """How the live risk of a deployment is followed, and what raises an alarm.
+
+    Attributes:
+        rise: how far a prior may rise above its start, in log-odds.
+        fall: how far it may fall below its start, in log-odds; what benign traffic can talk down.
+        half_life: exchanges after which an exchange counts half for the priors.
+        tolerated: the rate of risky answers that is within what the class tolerates.
+        tolerated_of: the same for single categories.
+        alpha: chance of a false alarm over the whole life, over all categories together.
+        horizon: exchanges over which `alpha` holds for the test for change.
+        action: what an alarm does while it stands. `notify` tells; `tighten` judges by the
+            next stricter class; `fallback` asks another backend; `quarantine` blocks everything.
+        action_of: the same for single categories.
+    """
+
+    rise: Odds = 2.5
+    fall: Odds = 0.5
+    half_life: float = Field(default=2000.0, gt=0, strict=True, allow_inf_nan=False)
+    tolerated: Probability = 0.001
+    tolerated_of: Annotated[Mapping[str, Probability], AfterValidator(_frozen), _Plain] = Field(
+        default_factory=_nothing
+    )
+    alpha: float = Field(default=0.01, gt=0, lt=0.5, strict=True, allow_inf_nan=False)
+    horizon: int = Field(default=10_000, ge=1, le=1_000_000_000, strict=True)
+    action: AlarmAction = "notify"
+    action_of: Annotated[Mapping[str, AlarmAction], AfterValidator(_frozen), _Plain] = Field(
+        default_factory=_nothing
+    )
+
+    @property
+    def actions(self) -> tuple[AlarmAction, ...]:
+        """Everything that some alarm may do."""
+        return (self.action, *self.action_of.values())
+
+
 class Deploy(Model):
     """What a model must have shown in an audit to be deployed under a class.
 
@@ -238,6 +280,7 @@ class SecurityClass(Model):
         input: the same for what the model is given; by default that is not judged.
         regenerate: for the remedy of this name.
         deploy: what a model must have shown to be deployed under the class.
+        live: how the live risk is followed; by default the priors stay as they are.
         on_failure: what is done where a detector or the journal failed.
         shadow: decide and journal, but deliver everything unchanged.
         timeout_seconds: for all detectors together, per judged unit.
@@ -255,6 +298,7 @@ class SecurityClass(Model):
     input: Input | None = None
     regenerate: Regenerate = Field(default_factory=Regenerate)
     deploy: Deploy | None = None
+    live: Live | None = None
     on_failure: OnFailure = "block"
     shadow: bool = Field(default=False, strict=True)
     timeout_seconds: float = Field(default=5.0, gt=0, le=600, strict=True, allow_inf_nan=False)

@@ -92,6 +92,7 @@ class Session:
         self._failures: list[Failure] = []
         self._statuses: dict[str, DetectorStatus] = {}
         self._reasons: dict[str, Reason] = {}
+        self._steps: dict[int, Step] = {}
         self._units = 0
         self._id = uuid4().hex if deployment.journalled else ""
         self._record: Record | None = None
@@ -186,7 +187,7 @@ class Session:
 
     def step_of(self, choice: int) -> Step:
         """Return the most severe step taken on a choice so far."""
-        return worst_step(run.step for run in self._runs.values() if run.channel.choice == choice)
+        return self._steps.get(choice, "allow")
 
     def notice(self, choice: int) -> str:
         """Return what the end user reads in place of a choice that is withheld, else `""`."""
@@ -273,6 +274,10 @@ class Session:
         known = self._reasons.get(reason.cause)
         if known is None or (reason.severity, reason.risk) > (known.severity, known.risk):
             self._reasons[reason.cause] = reason
+
+    def note_step(self, choice: int, step: Step) -> None:
+        """Take in that `step` was taken on a text of `choice`."""
+        self._steps[choice] = worst_step((self._steps.get(choice, "allow"), step))
 
     def note_escalation(self, step: Step) -> None:
         """Take in that no rewrite passed, so that `step` was taken instead."""

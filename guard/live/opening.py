@@ -1,0 +1,82 @@
+"""From what a person writes to a store, and the one thing that only a person does: clearing.
+
+This module does not know who asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from guard.errors import InputError
+from guard.live.alarms import cleared
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from guard.live.alarms import Alarm, Transition
+    from guard.live.stores import Store
+
+_REDIS: tuple[str, ...] = ("redis://", "rediss://", "unix://")
+
+
+def is_url(place: str | Path) -> bool:
+    """Return whether `place` is a Redis URL and no path."""
+    return str(place).startswith(_REDIS)
+
+
+def open_store(
+    place: str | Path, name: str = "default", *, spool: str | Path | None = None
+) -> Store:
+    """Return the store at a Redis URL or in a SQLite file.
+
+    Args:
+        place: `redis://host:6379/0`, or a path.
+        name: of the deployment.
+        spool: folder for what is not delivered yet; see `RedisStore` and `SQLiteStore`.
+
+    Raises:
+        ConfigurationError: `place` or `name` cannot be used.
+        LiveStoreError: the file cannot be opened.
+        MissingExtraError: `redis` is not installed.
+    """
+    if is_url(place):
+        from guard.live.redis_store import RedisStore  # noqa: PLC0415  # an optional dependency
+
+        return RedisStore(str(place), name, spool=spool)
+    from guard.live.sqlite_store import SQLiteStore  # noqa: PLC0415  # loads SQLAlchemy
+
+    return SQLiteStore(place, name, spool=spool)
+
+
+def clear_alarms(  # noqa: PLR0913  # a person's act has all of these
+    store: Store, standing: Mapping[str, Alarm], category: str, *, time: float, by: str, reason: str
+) -> tuple[Transition, ...]:
+    """Clear an alarm in a store, or `all` that stand; return what was cleared.
+
+    Args:
+        store: keeps the alarms.
+        standing: those that stand.
+        category: whose alarm; `all` for every one.
+        time: seconds since 1970.
+        by: the person who clears it.
+        reason: why it may be cleared.
+
+    Raises:
+        InputError: no such alarm stands, or nobody, or no reason, is named.
+        LiveStoreError: the store cannot be reached; the alarm stands.
+    """
+    if not by.strip() or not reason.strip():
+        raise InputError("clearing an alarm takes `by` and `reason`: who, and why")
+    left = dict(standing)
+    wanted = list(left) if category == "all" else [category]
+    if not wanted or not left.keys() >= set(wanted):
+        which = "no alarm stands" if category == "all" else f"no alarm of `{category}` stands"
+        raise InputError(f"{which}: there is nothing to clear")
+    transitions = []
+    for name in wanted:
+        transition = cleared(store.name, left[name], left, time=time, by=by, reason=reason)
+        if store.clear(transition):
+            transitions.append(transition)
+            del left[name]
+    return tuple(transitions)

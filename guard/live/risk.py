@@ -1,0 +1,491 @@
+"""`LiveRisk`: moves the priors with what is observed, and raises the alarm.
+
+Before an exchange, take `priors`; after it, call `observe` with its evidence. Both are quick and
+never wait for a store: where there is one that others read, a thread of its own delivers what
+was seen in batches. A store that cannot be reached changes nothing for the judgement here: counts
+go on, alarms are raised and stand, and everything is delivered later, once.
+
+The evidence of tests and priors is a function of the exchanges in their order; the clock only
+dates records. With several replicas it is a function of the batches in the order in which the
+store took them in.
+
+This module does not know classes, detectors or what a posture leads to.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import uuid4
+
+import structlog
+
+from guard.errors import InputError
+from guard.live.alarms import Alarm, Transition, posture_of, raised
+from guard.live.delivery import IDLE, keep_delivering
+from guard.live.ledger import KEPT, MICRO, State, Tally
+from guard.live.open_batch import OpenBatch
+from guard.live.opening import clear_alarms
+from guard.live.prior import Priors
+from guard.live.profile import Profile
+from guard.live.spool import Spool
+from guard.live.state import LiveState, describe
+from guard.live.stores import History, MemoryStore, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from guard.live.alarms import Notifier
+    from guard.live.ledger import Batch
+    from guard.live.operating import Operating
+    from guard.live.settings import LiveSettings, Posture
+    from guard.live.stores import Snapshot
+    from guard.live.watch import Test
+
+EVENTS: Final = {"raised": "guard.live.alarm_raised", "cleared": "guard.live.alarm_cleared"}
+"""The log event of each transition. Names never change; what varies is in the fields."""
+
+_PATIENCE: Final = 5.0
+"""Seconds that closing waits for a delivery on its way."""
+
+_T = TypeVar("_T")
+
+_log = structlog.get_logger("guard")
+
+
+class LiveRisk:
+    """Follows the live risk of one deployment. Safe to share between threads.
+
+    Make it after a server has forked its workers: its thread does not survive a fork.
+
+    Args:
+        settings: the class's.
+        start: each category's prior in (0, 1) to begin with: the tag's profile, else the class.
+        confusion: for each category that is to be watched, what validation says about a
+            threshold on its evidence. The others have a prior and no alarm.
+        store: where the state is kept; by default in this object alone.
+        notify: who is told of every transition, in this order: the journal, a webhook.
+        clock: seconds since 1970; dates records and decides nothing.
+
+    Raises:
+        ConfigurationError: everything that is wrong with settings, priors and thresholds.
+        LiveStoreError: the store cannot be reached. Without it nobody would know which alarms
+            stand, so there is nothing to begin with.
+    """
+
+    def __init__(  # noqa: PLR0913  # each is one plain part of a deployment
+        self,
+        settings: LiveSettings,
+        start: Mapping[str, float],
+        *,
+        confusion: Mapping[str, Operating],
+        store: Store | None = None,
+        notify: Sequence[Notifier] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Load what the store holds; deliver what a killed predecessor left."""
+        self._profile = Profile(settings, start, confusion)
+        self._watches = dict(self._profile.watches)
+        self._slopes = {name: each.walks.slopes for name, each in self._watches.items()}
+        self._store: Store = MemoryStore() if store is None else store
+        self._notify = tuple(notify)
+        self._clock = clock
+        self._known = frozenset(self._profile.start)
+        self._priors = Priors(self._profile.start, settings)
+        self._limits = [(name, each.operating.threshold) for name, each in self._watches.items()]
+        self._lock = threading.Lock()
+        self._delivering = threading.Lock()
+        self._open = self._new_batch()
+        self._sealed: Batch | None = None
+        self._base = State()
+        self._alarms: dict[str, Alarm] = {}
+        self._lives: dict[str, int] = {}
+        self._transitions: deque[Transition] = deque(maxlen=KEPT)
+        self._points: deque[Mapping[str, Any]] = deque(maxlen=KEPT)
+        self._thread: threading.Thread | None = None
+        self._ends = threading.Event()
+        self._looked = 0.0
+        self._spool = self._new_spool()
+        self._replica = uuid4().hex if self._spool is None else self._spool.replica
+        self._sequence = 0 if self._spool is None else self._spool.sequence
+        self._tell(self._load())
+
+    @property
+    def name(self) -> str:
+        """The deployment's name."""
+        return self._store.name
+
+    @property
+    def posture(self) -> Posture:
+        """How the deployment stands: the most severe action of its standing alarms."""
+        with self._lock:
+            return posture_of(self._alarms.values())
+
+    @property
+    def alarms(self) -> Mapping[str, Alarm]:
+        """The alarms that stand, by category."""
+        with self._lock:
+            return dict(self._alarms)
+
+    def priors(self, conversation: str | None = None) -> Mapping[str, float]:
+        """Return each category's live prior in (0, 1) for the next exchange.
+
+        Within `start - fall` and `start + rise` of the settings, in log-odds, always.
+
+        Args:
+            conversation: which one the exchange belongs to; conversations are remembered in
+                this process alone.
+        """
+        with self._lock:
+            return self._priors.within(conversation)
+
+    def observe(
+        self, evidence: Mapping[str, float], *, conversation: str | None = None
+    ) -> tuple[Transition, ...]:
+        """Take in an exchange; return the alarms that it raised.
+
+        Args:
+            evidence: the highest log likelihood ratio per category. A category that is left
+                out was judged and nothing was found; what is no number counts as the worst.
+            conversation: which one the exchange belongs to.
+
+        Raises:
+            InputError: a category without a prior.
+        """
+        if not self._known.issuperset(evidence):
+            unknown = ", ".join(f"`{name}`" for name in sorted(set(evidence) - self._known))
+            raise InputError(f"no prior to start from for {unknown}: add it to `start`")
+        transitions: tuple[Transition, ...] = ()
+        with self._lock:
+            # What is no number is not below any threshold either.
+            exceeded = [
+                name
+                for name, limit in self._limits
+                if (value := evidence.get(name)) is not None and not value < limit
+            ]
+            chances = self._priors.update(evidence, conversation)
+            self._open.count(chances, exceeded)
+            if self._spool is not None:
+                self._spooled(lambda spool: spool.note(chances, exceeded))
+            if exceeded:
+                self._keep_points(exceeded)
+                transitions = self._judge(exceeded)
+        if self._store.seconds is not None and self._thread is None:
+            self._start_delivering()
+        self._tell(transitions)
+        return transitions
+
+    def state(self) -> LiveState:
+        """Return priors, evidence over time, alarms and transitions as this replica knows them."""
+        with self._lock:
+            view = State(
+                self._exchanges,
+                {name: round(mass * MICRO) for name, mass in self._masses().items()},
+                {name: self._tally(name) for name in self._watches},
+            )
+            alarms = dict(self._alarms)
+            history = History(tuple(self._transitions), tuple(self._points))
+        return describe(self.name, self._profile, view, alarms, history)
+
+    def clear(self, category: str, *, by: str, reason: str) -> tuple[Transition, ...]:
+        """Clear a standing alarm, or all; its tests begin anew. Nothing else ever clears one.
+
+        Args:
+            category: whose alarm; `all` for every one.
+            by: the person who clears it.
+            reason: why it may be cleared.
+
+        Raises:
+            InputError: no such alarm stands, or nobody, or no reason, is named.
+            LiveStoreError: the store cannot be reached; the alarm stands.
+        """
+        with self._delivering:
+            found = self._deliver()
+            gone = clear_alarms(
+                self._store, self.alarms, category, time=self._clock(), by=by, reason=reason
+            )
+            with self._lock:
+                for transition in gone:
+                    alarm = transition.alarm
+                    self._alarms.pop(alarm.category, None)
+                    self._begin_life(alarm.category, alarm.life + 1)
+                self._transitions.extend(gone)
+            found += self._adopt(self._store.read(self._profile.digest, self._replica))
+        self._tell((*found, *gone))
+        return gone
+
+    def flush(self) -> None:
+        """Deliver what was seen, and take in what others saw.
+
+        Raises:
+            LiveStoreError: the store cannot be reached; nothing is lost.
+        """
+        with self._delivering:
+            transitions = self._deliver()
+        self._tell(transitions)
+
+    def flush_if_due(self) -> None:
+        """Flush where something was seen, or where others were not heard for a second.
+
+        Raises:
+            LiveStoreError: as of `flush`.
+        """
+        if self._open.exchanges or self._sealed or time.monotonic() - self._looked >= IDLE:
+            self.flush()
+
+    def close(self) -> None:
+        """Deliver what was seen and let go of the store; call it before the process ends.
+
+        Raises:
+            LiveStoreError: the store cannot be reached; with a spool, the next process delivers.
+        """
+        self._ends.set()
+        if self._thread is not None:
+            self._thread.join(timeout=_PATIENCE)
+        try:
+            self.flush()
+        finally:
+            if self._spool is not None:
+                self._spool.close()
+                self._spool = None
+            self._store.close()
+
+    # Tests.
+
+    def _keep_points(self, names: Sequence[str]) -> None:
+        """Keep the evidence of categories that moved, for the history."""
+        for name in names:
+            point = self._point(name, self._tally(name))
+            self._open.points.append(point)
+            self._points.append(point)
+
+    def _judge(self, names: Sequence[str]) -> tuple[Transition, ...]:
+        """Ask the tests of categories; return the alarms that they raise."""
+        transitions = []
+        for name in names:
+            if name not in self._alarms:
+                tally = self._tally(name)
+                exchanges = self._exchanges - tally.since
+                test = self._watches[name].spoken(tally.exceedances, exchanges, tally.peaks)
+                if test is not None:
+                    transitions.append(self._raise(name, test, tally))
+        return tuple(transitions)
+
+    def _raise(self, name: str, test: Test, tally: Tally) -> Transition:
+        point = self._point(name, tally)
+        alarm = Alarm(
+            category=name,
+            action=self._profile.settings.acts(name),
+            test=test,
+            time=point["time"],
+            life=tally.life,
+            exchanges=self._exchanges - tally.since,
+            exceedances=tally.exceedances,
+            log_wealth=point["log_wealth"],
+            nearness=point["nearness"],
+        )
+        transition = raised(self.name, alarm, self._alarms)
+        self._alarms[name] = alarm
+        self._transitions.append(transition)
+        self._open.raised.append(transition.as_dict())
+        self._spooled(lambda spool: spool.note_raised(transition.as_dict()))
+        return transition
+
+    def _point(self, name: str, tally: Tally) -> dict[str, Any]:
+        watch, at = self._watches[name], self._exchanges
+        return {
+            "time": self._clock(),
+            "category": name,
+            "at": at,
+            "life": tally.life,
+            "exceedances": tally.exceedances,
+            "log_wealth": round(watch.wealth.log(tally.exceedances, at - tally.since), 4),
+            "nearness": round(watch.walks.nearness(tally.height_at(at)), 4),
+            "prior": self._priors.rates[self._priors.names.index(name)],
+        }
+
+    @property
+    def _exchanges(self) -> int:
+        return self._base.exchanges + self._open.exchanges
+
+    def _tally(self, name: str) -> Tally:
+        """Return a category's counts with what is not delivered yet."""
+        slopes = self._slopes[name]
+        tally = self._base.tallies.get(name)
+        if tally is None:
+            tally = Tally.new(len(slopes), life=self._lives.get(name, 0))
+        part = self._open.parts.get(name)
+        return tally if part is None else tally.after(part, self._base.exchanges, slopes)
+
+    def _masses(self) -> dict[str, float]:
+        return self._open.masses(self._base.masses)
+
+    # Deliveries.
+
+    def _new_batch(self) -> OpenBatch:
+        return OpenBatch(self._priors.names, self._slopes, self._priors.decay)
+
+    def _new_spool(self) -> Spool | None:
+        if self._store.spool is None:
+            return None
+        header = {
+            "digest": self._profile.digest,
+            "names": self._priors.names,
+            "slopes": self._slopes,
+            "decay": self._priors.decay,
+        }
+        return Spool(self._store.spool / self._store.name.replace("/", "_"), header)
+
+    def _load(self) -> tuple[Transition, ...]:
+        self._store.open(self._profile)
+        if self._spool is not None:
+            for sequence, batch in self._spool.recovered():
+                self._store.merge(self._replica, sequence, batch)
+                self._spool.delivered()
+            self._sequence = self._spool.sequence
+        snapshot = self._store.read(self._profile.digest, self._replica)
+        self._sequence = max(self._sequence, snapshot.sequence)
+        history = self._store.history(self._profile.digest)
+        self._transitions.extend(history.transitions)
+        self._points.extend(history.points)
+        transitions = self._adopt(snapshot)
+        self._spooled(lambda spool: spool.turn(self._lives))
+        return transitions
+
+    def _deliver(self) -> tuple[Transition, ...]:
+        """Deliver one batch; return the alarms that what replicas saw together raised."""
+        self._seal()
+        if self._sealed is None:
+            snapshot = self._store.read(self._profile.digest, self._replica)
+        else:
+            snapshot = self._store.merge(self._replica, self._sequence, self._sealed)
+            self._sealed = None
+            self._spooled(lambda spool: spool.delivered())
+        self._looked = time.monotonic()
+        return self._adopt(snapshot)
+
+    def _seal(self) -> None:
+        """Seal the open batch, unless one is on its way whose fate is not known."""
+        with self._lock:
+            if self._sealed is not None:
+                self._spooled(self._hold_if_long)
+                return
+            if not self._open.exchanges and not self._open.raised:
+                return
+            batch = self._open.sealed(self._profile.digest, self._lives)
+            self._open = self._new_batch()
+            self._base.take(batch, self._lives)
+            self._sequence += 1
+            self._sealed = batch
+            ended = self._spooled(lambda spool: spool.turn(self._lives))
+        if ended is not None:
+            self._spooled(lambda spool: spool.seal(self._sequence, batch, ended))
+
+    def _hold_if_long(self, spool: Spool) -> None:
+        if spool.long:
+            ended = spool.turn(self._lives)
+            spool.hold(self._open.sealed(self._profile.digest, self._lives), ended)
+
+    def _adopt(self, snapshot: Snapshot) -> tuple[Transition, ...]:
+        """Take what the store holds for what was before the open batch; judge it all."""
+        with self._lock:
+            self._base = snapshot.state
+            self._end_lives(snapshot)
+            # A store that forgot may know fewer lives than we do.
+            self._base.renew(self._lives)
+            self._priors.load(self._masses(), self._exchanges)
+            for name, alarm in snapshot.alarms.items():
+                if name not in self._alarms:
+                    self._alarms[name] = alarm
+                    _log.warning("guard.live.alarm_adopted", name=self.name, category=name)
+            self._raise_again(snapshot)
+            return self._judge([name for name in self._watches if name not in self._alarms])
+
+    def _end_lives(self, snapshot: Snapshot) -> None:
+        """Begin a new life where a person cleared an alarm elsewhere."""
+        newer = {
+            name: life for name, life in snapshot.lives.items() if life > self._lives.get(name, 0)
+        }
+        for name, life in newer.items():
+            self._begin_life(name, life)
+            standing = self._alarms.get(name)
+            if standing is not None and standing.life < life:
+                del self._alarms[name]
+                _log.info("guard.live.clearing_adopted", name=self.name, category=name)
+
+    def _begin_life(self, name: str, life: int) -> None:
+        """Begin the tests of `name` anew."""
+        self._lives[name] = life
+        self._base.renew(self._lives)
+        if name in self._watches:
+            self._open.renew(name)
+        if self._open.exchanges:
+            # The log's exchanges so far were counted under the life that ended.
+            self._spooled(lambda spool: spool.turn(self._lives))
+
+    def _raise_again(self, snapshot: Snapshot) -> None:
+        """Tell the store of alarms that it does not know, or has forgotten."""
+        told = {each["alarm"]["category"] for each in self._open.raised}
+        missing = [name for name in self._alarms if name not in snapshot.alarms]
+        for name in missing:
+            if name not in told:
+                others = {key: value for key, value in self._alarms.items() if key != name}
+                transition = raised(self.name, self._alarms[name], others)
+                self._open.raised.append(transition.as_dict())
+        if not missing:
+            self._spooled(lambda spool: spool.settle())
+
+    def _spooled(self, action: Callable[[Spool], _T]) -> _T | None:
+        """Do something with the spool, where there is one; its failing must not stop judging."""
+        if self._spool is None:
+            return None
+        try:
+            return action(self._spool)
+        except OSError as error:
+            # What a kill would lose now is what was seen since.
+            _log.error("guard.live.spool_failed", name=self.name, error=str(error))
+            return None
+
+    def _start_delivering(self) -> None:
+        with self._lock:
+            if self._thread is None and self._store.seconds is not None:
+                self._thread = threading.Thread(
+                    target=keep_delivering,
+                    args=(weakref.ref(self), self._store.seconds, self._ends),
+                    name="guard-live",
+                    daemon=True,
+                )
+                self._thread.start()
+
+    def _tell(self, transitions: Sequence[Transition]) -> None:
+        for transition in transitions:
+            _log.warning(EVENTS[transition.kind], **_fields(transition))
+            for notifier in self._notify:
+                try:
+                    notifier(transition)
+                except Exception as error:  # noqa: BLE001  # a notifier must not stop judging
+                    _log.error(
+                        "guard.live.notifier_failed",
+                        id=transition.id,
+                        error=f"{type(error).__name__}: {error}",
+                    )
+
+
+def _fields(transition: Transition) -> dict[str, Any]:
+    alarm = transition.alarm
+    return {
+        "id": transition.id,
+        "name": transition.name,
+        "category": alarm.category,
+        "action": alarm.action,
+        "test": alarm.test,
+        "before": transition.before,
+        "after": transition.after,
+        "exchanges": alarm.exchanges,
+        "exceedances": alarm.exceedances,
+        "by": transition.by,
+        "reason": transition.reason,
+    }

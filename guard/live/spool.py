@@ -1,0 +1,234 @@
+"""What a replica saw and has not delivered yet, in files that survive its being killed.
+
+Each exchange is appended to a log by one `write`, which the operating system keeps when the
+process dies (a power cut may lose the last of it). When a batch is sealed it is written whole,
+with its sequence number, and a new log begins; so it is certain before the first try to deliver
+it what counts under that number, and a second try after a kill delivers the same. Where a store
+stays away, a log that has grown long is replaced by the one batch that it makes, so that the
+files stay small.
+
+A folder has a slot for each process that uses it at a time. A process takes the first one that
+is free, and with it what a killed process left there.
+
+This module does not know stores or what is counted.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from guard.errors import LiveStoreError
+from guard.live.ledger import Batch
+from guard.live.open_batch import OpenBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_SLOTS: Final = 1024
+_SEALED: Final = "sealed.json"
+_RAISED: Final = "raised.jsonl"
+_LONG: Final = 4_000_000
+"""Bytes of a log that are replaced by a batch."""
+
+
+class Spool:
+    """One slot of a folder, which is this process's own while it lives.
+
+    Args:
+        folder: is made where it is missing.
+        header: what a reader of a log must know: `digest`, `names`, `slopes`, `decay`.
+
+    Raises:
+        LiveStoreError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
+        """Take a free slot."""
+        self._header = header
+        names: Sequence[str] = header["names"]
+        self._names = names
+        self._form = _form(names)
+        self._quiet = bytes(len(names))
+        try:
+            self._folder, self._lock = _free_slot(folder)
+            sealed = _read(self._folder / _SEALED)
+        except OSError as error:
+            raise LiveStoreError(
+                f"the spool {folder} cannot be used: {error.strerror}. Name a folder that may be "
+                "written"
+            ) from error
+        self.replica: str = sealed.get("replica") or uuid4().hex
+        self.sequence: int = sealed.get("sequence", 0)
+        self._through: int = sealed.get("through", 0)
+        self._batch: dict[str, Any] | None = sealed.get("batch")
+        self._held: dict[str, Any] | None = sealed.get("held")
+        self._number = max([self._through, *map(_number, self._logs())])
+        self._log = -1
+        self._size: int = 0
+        self._any_raised = (self._folder / _RAISED).exists()
+
+    @property
+    def long(self) -> bool:
+        """Whether the log has grown so long that `hold` should replace it."""
+        return self._size > _LONG
+
+    def recovered(self) -> Iterator[tuple[int, Batch]]:
+        """Yield what a killed process left, each with its sequence number.
+
+        Deliver each in its turn and call `delivered` before the next.
+        """
+        if self._batch is not None:
+            yield self.sequence, Batch.from_dict(self._batch)
+        if self._held is not None:
+            batch = Batch.from_dict(self._held)
+            self.seal(self.sequence + 1, batch, self._through)
+            yield self.sequence, batch
+        for path in self._logs():
+            left = _read_log(path, self._raised())
+            if left is not None and _number(path) > self._through:
+                self.seal(self.sequence + 1, left, _number(path))
+                yield self.sequence, left
+
+    def turn(self, lives: Mapping[str, int]) -> int:
+        """Begin a new log, counted under `lives`; return the number of the one that ends here."""
+        ended = self._number
+        path = self._folder / f"log-{ended + 1}"
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if self._log >= 0:
+            os.close(self._log)
+        self._log, self._number = log, ended + 1
+        header = {**self._header, "lives": {name: life for name, life in lives.items() if life}}
+        self._size = os.write(self._log, json.dumps(header).encode() + b"\n")
+        return int(ended)
+
+    def note(self, chances: Sequence[float], exceeded: Sequence[str]) -> None:
+        """Append an exchange to the log."""
+        flags = bytes(name in exceeded for name in self._names) if exceeded else self._quiet
+        record = self._form.pack(*chances, flags)
+        if os.write(self._log, record) != len(record):
+            # Half a record would shift all that follow.
+            os.ftruncate(self._log, self._size)
+            raise OSError(errno.ENOSPC, "no room left for the spool")
+        self._size += len(record)
+
+    def note_raised(self, transition: Mapping[str, Any]) -> None:
+        """Keep an alarm until it is delivered."""
+        with (self._folder / _RAISED).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(transition) + "\n")
+        self._any_raised = True
+
+    def seal(self, sequence: int, batch: Batch, through: int) -> None:
+        """Keep a batch to deliver that holds every log up to number `through`, which go then."""
+        self.sequence, self._through = sequence, through
+        self._batch, self._held = batch.as_dict(), None
+        self._write()
+
+    def hold(self, batch: Batch, through: int) -> None:
+        """Keep what is counted behind the sealed batch in place of its logs up to `through`."""
+        self._through, self._held = through, batch.as_dict()
+        self._write()
+
+    def delivered(self) -> None:
+        """Take in that the sealed batch was counted."""
+        self._batch = None
+        self._write()
+
+    def settle(self) -> None:
+        """Forget alarms that the store knows by now."""
+        if self._any_raised:
+            (self._folder / _RAISED).unlink(missing_ok=True)
+            self._any_raised = False
+
+    def close(self) -> None:
+        """Give the slot back; what is not delivered stays for the next process."""
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
+        os.close(self._lock)
+
+    def _write(self) -> None:
+        values = {
+            "replica": self.replica,
+            "sequence": self.sequence,
+            "through": self._through,
+            "batch": self._batch,
+            "held": self._held,
+        }
+        temporary = self._folder / f"{_SEALED}.part"
+        temporary.write_text(json.dumps(values), encoding="utf-8")
+        temporary.replace(self._folder / _SEALED)
+        for path in self._logs():
+            if _number(path) <= self._through:
+                path.unlink(missing_ok=True)
+
+    def _logs(self) -> list[Path]:
+        return sorted(self._folder.glob("log-*"), key=_number)
+
+    def _raised(self) -> list[dict[str, Any]]:
+        path = self._folder / _RAISED
+        if not path.exists():
+            return []
+        # A line that a kill cut off was not raised yet.
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+
+def _free_slot(folder: Path) -> tuple[Path, int]:
+    """Return a slot and the lock that keeps it, which the system lets go when we die."""
+    import fcntl  # noqa: PLC0415  # there is none on Windows
+
+    for number in range(_SLOTS):
+        slot = folder / f"slot-{number}"
+        slot.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(slot / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return slot, lock
+    raise OSError(0, f"{_SLOTS} processes use it already")
+
+
+def _form(names: Sequence[str]) -> struct.Struct:
+    """Return how an exchange is written: the masses' gains, then a byte per category."""
+    return struct.Struct(f"<{len(names)}d{len(names)}s")
+
+
+def _number(log: Path) -> int:
+    return int(log.name.removeprefix("log-"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LiveStoreError(
+            f"the spool file {path} is damaged ({error}): remove it; what it held is lost"
+        ) from error
+    return values
+
+
+def _read_log(path: Path, raised: list[dict[str, Any]]) -> Batch | None:
+    """Return the batch that a log's exchanges make, `None` where there are none."""
+    first, _, rest = path.read_bytes().partition(b"\n")
+    if not rest:
+        return None
+    header = json.loads(first)
+    names: list[str] = header["names"]
+    form = _form(names)
+    batch = OpenBatch(names, header["slopes"], header["decay"])
+    # A record that a kill cut off was never counted.
+    for record in form.iter_unpack(rest[: len(rest) // form.size * form.size]):
+        *chances, flags = record
+        batch.count(chances, [name for name, flag in zip(names, flags, strict=True) if flag])
+    batch.raised = raised
+    return batch.sealed(header["digest"], header["lives"]) if batch.exchanges else None

@@ -1,0 +1,162 @@
+"""The webhook: signed, tried again, never in the way; against a real server on loopback."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from guard.errors import ConfigurationError
+from guard.live.alarms import Alarm, Transition, raised
+from guard.live.notify import (
+    ID_HEADER,
+    SIGNATURE_HEADER,
+    TIME_HEADER,
+    Webhook,
+    sign,
+    verify,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SECRET = "a secret of the tests"
+
+
+def transition(category: str = "bad_advice") -> Transition:
+    """Return the raising of an alarm."""
+    alarm = Alarm(category, "tighten", "change", 1.7e9, 0, 900, 12, 4.2, 1.01)
+    return raised("chat", alarm, {})
+
+
+class Receiver:
+    """A server that answers with the statuses it is given, the last one for ever."""
+
+    def __init__(self, *statuses: int) -> None:
+        """Listen on a free port of loopback."""
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        left = list(statuses)
+        requests = self.requests
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                requests.append((dict(self.headers), body))
+                self.send_response(left.pop(0) if len(left) > 1 else left[0])
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        self._server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/alarms"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Callable[..., Receiver]]:
+    """Return the maker of receivers."""
+    made: list[Receiver] = []
+
+    def make(*statuses: int) -> Receiver:
+        made.append(Receiver(*statuses))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+class TestDelivery:
+    """What arrives."""
+
+    def test_is_signed_json(self, receiver: Callable[..., Receiver]) -> None:
+        """The receiver can verify it and reads the whole transition."""
+        server = receiver(204)
+        hook = Webhook(server.url, SECRET)
+        hook(transition())
+        hook.close()
+
+        ((headers, body),) = server.requests
+        assert verify(SECRET.encode(), headers[TIME_HEADER], body, headers[SIGNATURE_HEADER])
+        assert Transition.from_dict(json.loads(body)) == transition()
+        assert headers[ID_HEADER] == "chat/bad_advice/0/raised"
+
+    def test_is_tried_again(self, receiver: Callable[..., Receiver]) -> None:
+        """A server that is not well gets it again, once it is well."""
+        server = receiver(503, 429, 200)
+        hook = Webhook(server.url, SECRET)
+        with capture_logs() as events:
+            hook(transition())
+            hook.close(timeout=20)
+
+        assert len(server.requests) == 3
+        assert [e["attempt"] for e in events] == [1, 2]
+        assert {body for _, body in server.requests} == {server.requests[0][1]}
+
+    def test_is_not_tried_again_where_it_is_refused(
+        self, receiver: Callable[..., Receiver]
+    ) -> None:
+        """A refusal is final, and is logged as a loss."""
+        server = receiver(403)
+        hook = Webhook(server.url, SECRET)
+        with capture_logs() as events:
+            hook(transition())
+            hook.close()
+
+        assert len(server.requests) == 1
+        assert events[-1]["event"] == "guard.live.webhook_dropped"
+
+    def test_does_not_wait(self) -> None:
+        """Telling of an alarm takes no time where nobody listens; a full queue is logged."""
+        hook = Webhook("http://127.0.0.1:9/", SECRET, waiting=2, attempts=2)
+        with capture_logs() as events:
+            begin = time.monotonic()
+            for number in range(6):
+                hook(transition(f"c{number}"))
+            took = time.monotonic() - begin
+            hook.close(timeout=20)
+
+        assert took < 0.4
+        dropped = [e for e in events if e["event"] == "guard.live.webhook_dropped"]
+        assert {e["reason"] for e in dropped} >= {"queue full"}
+        assert len(dropped) == 6
+
+    @pytest.mark.parametrize(
+        ("url", "secret"), [("ftp://host/", SECRET), ("https://", SECRET), ("https://h/", "short")]
+    )
+    def test_refuses_what_cannot_be_used(self, url: str, secret: str) -> None:
+        """A strange URL and a secret that can be guessed are errors."""
+        with pytest.raises(ConfigurationError):
+            Webhook(url, secret)
+
+
+class TestSignature:
+    """What a receiver accepts."""
+
+    def test_covers_time_and_body(self) -> None:
+        """Neither can be changed, and an old delivery is refused."""
+        body, now = b'{"kind": "raised"}', 1_700_000_000
+        good = sign(SECRET.encode(), str(now), body)
+
+        def accepted(timestamp: str, body: bytes, signature: str, at: float = now) -> bool:
+            return verify(SECRET.encode(), timestamp, body, signature, clock=lambda: at)
+
+        assert accepted(str(now), body, good)
+        assert not accepted(str(now + 1), body, good)
+        assert not accepted(str(now), body + b" ", good)
+        assert not accepted(str(now), body, good, at=now + 301)
+        assert not accepted(str(now), body, "v1=é")
+        assert not accepted("soon", body, sign(SECRET.encode(), "soon", body))
+        assert not verify(b"another secret!!", str(now), body, good, clock=lambda: now)

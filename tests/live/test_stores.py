@@ -1,0 +1,214 @@
+"""Every store follows the same rules: once each, alarms stand, what happened is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from guard.errors import ConfigurationError, LiveStoreError
+from guard.live import LiveSettings, MemoryStore, Operating
+from guard.live.alarms import Alarm, Transition, cleared, raised
+from guard.live.open_batch import OpenBatch
+from guard.live.opening import open_store
+from guard.live.profile import Profile
+from guard.live.redis_store import RedisStore
+from guard.live.sqlite_store import SQLiteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from guard.live.ledger import Batch
+    from guard.live.stores import Store
+
+SLOPES = {"harm": (40, 9, 3), "leak": (12,)}
+STREAM = st.lists(st.sets(st.sampled_from(sorted(SLOPES))), max_size=25)
+
+
+def batch_of(
+    stream: Iterable[Iterable[str]],
+    lives: dict[str, int] | None = None,
+    raising: Transition | None = None,
+) -> Batch:
+    """Return the batch of a stream of exceedances."""
+    batch = OpenBatch(("harm", "leak", "more"), SLOPES, 0.993)
+    for number, exceeded in enumerate(stream):
+        batch.count([0.02, 0.011, 0.3], sorted(exceeded))
+        batch.points.append({"at": number, "time": 1.7e9 + 0.123456789, "category": "harm"})
+    if raising is not None:
+        batch.raised.append(raising.as_dict())
+    return batch.sealed("digest", lives or {})
+
+
+def alarm_of(category: str, life: int = 0) -> Alarm:
+    """Return an alarm."""
+    return Alarm(category, "tighten", "life", 1_700_000_000.123456, life, 90, 9, 5.25, 0.5)
+
+
+def open_kind(kind: str, request: pytest.FixtureRequest, folder: Path) -> Store:
+    """Return an empty store."""
+    if kind == "memory":
+        return MemoryStore("chat")
+    if kind == "sqlite":
+        return SQLiteStore(folder / "live.sqlite3", "chat")
+    return RedisStore(request.getfixturevalue("redis_server").url, "chat")
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def shared_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Return an empty store of each kind that processes can share."""
+    return open_kind(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Return an empty store of each kind."""
+    return open_kind(request.param, request, tmp_path)
+
+
+class TestCounting:
+    """Batches become a state."""
+
+    @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.lists(st.tuples(st.sampled_from("ab"), STREAM), max_size=6))
+    def test_is_the_same_in_every_store(
+        self, shared_store: Store, batches: list[tuple[str, list[set[str]]]]
+    ) -> None:
+        """Whatever replicas deliver, a file and Redis hold what memory holds."""
+        shared_store.name = uuid4().hex
+        memory = MemoryStore(shared_store.name)
+        sequences = {"a": 0, "b": 0}
+        for replica, stream in batches:
+            sequences[replica] += 1
+            name, number = f"{shared_store.name}{replica}", sequences[replica]
+            batch = batch_of(stream, {"harm": 1} if len(stream) % 3 == 2 else {})
+            assert shared_store.merge(name, number, batch) == memory.merge(name, number, batch)
+
+        assert shared_store.read("digest", "a") == memory.read("digest", "a")
+
+    def test_happens_once(self, store: Store) -> None:
+        """A batch that is delivered again, or late, changes nothing."""
+        first = store.merge("a", 1, batch_of([{"harm"}, set()]))
+        second = store.merge("a", 2, batch_of([{"leak"}]))
+
+        assert store.merge("a", 2, batch_of([{"leak"}])) == second
+        assert store.merge("a", 1, batch_of([{"harm"}, set()])) == second
+        assert (first.sequence, second.sequence) == (1, 2)
+        assert second.state.exchanges == 3
+
+    def test_keeps_profiles_apart(self, store: Store) -> None:
+        """Counts under another profile are others."""
+        store.merge("a", 1, batch_of([{"harm"}]))
+
+        assert store.read("another").state.exchanges == 0
+
+
+class TestAlarms:
+    """What stands."""
+
+    def test_stand_until_cleared(self, store: Store) -> None:
+        """An alarm comes with a batch and goes by a clearing, and both are kept."""
+        up = raised("chat", alarm_of("harm"), {})
+        store.merge("a", 1, batch_of([{"harm"}], raising=up))
+        store.merge("b", 1, batch_of([set()] * 9))
+
+        assert store.read("digest").alarms == {"harm": up.alarm}
+        down = cleared(
+            "chat", up.alarm, {"harm": up.alarm}, time=1_700_000_009.5, by="ada", reason="é"
+        )
+        assert store.clear(down)
+        found = store.read("digest")
+        assert (found.alarms, found.lives) == ({}, {"harm": 1})
+        assert found.state.tallies["harm"].exceedances == 0
+        assert store.history("digest").transitions == (up, down)
+
+    def test_of_another_life_do_not_stand(self, store: Store) -> None:
+        """What was raised before a clearing, and arrives behind it, is not raised again."""
+        up = raised("chat", alarm_of("harm"), {})
+        store.merge("a", 1, batch_of([{"harm"}], raising=up))
+        down = cleared("chat", up.alarm, {"harm": up.alarm}, time=2.0, by="ada", reason="why")
+        store.clear(down)
+
+        found = store.merge("b", 1, batch_of([{"harm"}], raising=up))
+
+        assert found.alarms == {}
+        assert found.state.tallies["harm"].exceedances == 0
+        assert not store.clear(down)
+
+    def test_are_raised_once(self, store: Store) -> None:
+        """The first to raise one is the one that stands."""
+        one = raised("chat", alarm_of("harm"), {})
+        store.merge("a", 1, batch_of([set()], raising=one))
+        other = raised("chat", Alarm("harm", "notify", "change", 5.0, 0, 1, 1, 0.0, 1.0), {})
+        found = store.merge("b", 1, batch_of([set()], raising=other))
+
+        assert found.alarms == {"harm": one.alarm}
+        assert store.history("digest").transitions == (one,)
+
+    def test_stand_across_profiles_and_restarts_of_the_count(self, store: Store) -> None:
+        """A new profile begins to count anew and finds the alarm standing."""
+        up = raised("chat", alarm_of("harm"), {})
+        store.merge("a", 1, batch_of([set()], raising=up))
+
+        assert store.read("another").alarms == {"harm": up.alarm}
+
+
+class TestHistory:
+    """What is kept."""
+
+    def test_is_bounded(self, store: Store) -> None:
+        """Of points over time the latest thousand are kept, digit by digit."""
+        for number in range(1, 13):
+            store.merge("a", number, batch_of([{"harm"}] * 100))
+
+        points = store.history("digest").points
+        assert len(points) == 1000
+        assert points[-1] == {"at": 99, "time": 1.7e9 + 0.123456789, "category": "harm"}
+
+    def test_knows_the_profile_that_was_opened_last(self, store: Store) -> None:
+        """Readers find out what counts mean without knowing the deployment's settings."""
+        operating = Operating(2.0, 80, 100, 4, 3000)
+        first = Profile(LiveSettings(), {"harm": 0.02}, {"harm": operating})
+        second = Profile(LiveSettings(tolerated=0.01), {"harm": 0.02}, {"harm": operating})
+
+        assert store.profile() is None
+        for profile in (first, second, first):
+            store.open(profile)
+        assert store.profile() == first
+        assert first.digest != second.digest
+
+
+class TestOpening:
+    """From what a person writes."""
+
+    def test_tells_files_from_redis(self, tmp_path: Path) -> None:
+        """A URL of Redis opens Redis, anything else is a path; passwords are not shown."""
+        assert isinstance(open_store(tmp_path / "a" / "live.sqlite3"), SQLiteStore)
+        redis = open_store("redis://user:hidden@127.0.0.1:1/0", "chat")
+        assert isinstance(redis, RedisStore)
+        assert "hidden" not in repr(redis)
+        with pytest.raises(LiveStoreError) as error:
+            redis.read("digest")
+        assert "hidden" not in str(error.value)
+
+    @pytest.mark.parametrize("name", ["", "two words", "{brace}", "x" * 200])
+    def test_refuses_names_that_keys_cannot_hold(self, name: str) -> None:
+        """A name is plain text without braces or spaces."""
+        with pytest.raises(ConfigurationError, match="no name"):
+            MemoryStore(name)
+
+    def test_refuses_a_url_that_is_none(self) -> None:
+        """A URL that cannot be read is an error which does not repeat it."""
+        with pytest.raises(ConfigurationError, match="cannot be understood") as error:
+            open_store("redis://:secret@host:port:9/0")
+        assert "secret" not in str(error.value)
+
+    def test_makes_files_for_their_owner_alone(self, tmp_path: Path) -> None:
+        """Nobody else may read what was seen."""
+        SQLiteStore(tmp_path / "live.sqlite3")
+
+        assert (tmp_path / "live.sqlite3").stat().st_mode & 0o077 == 0
