@@ -8,7 +8,7 @@ This module does not know any one format.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -37,11 +37,13 @@ class Asked:
         exchange: the conversation, without any answer.
         stream: whether the answer shall be a stream.
         structured: whether the answer shall be a document of a schema.
+        repeats: texts of the request that a response repeats beside its answer.
     """
 
     exchange: Exchange
     stream: bool = False
     structured: bool = False
+    repeats: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def gated(self) -> tuple[ChannelKind, ...]:
@@ -71,5 +73,8 @@ def text_of(value: Any, depth: int = _DEEPEST) -> str:
     return ""
 
 
-_TEXTS: Final = ("text", "refusal", "thinking", "content", "output", "title", "context")
+_TEXTS: Final = (
+    *("text", "refusal", "thinking", "content", "output", "title", "context"),
+    *("result", "stdout", "stderr"),
+)
 """Keys that hold text in the parts of a message."""

@@ -6,7 +6,7 @@ This module does not know any one format (`guard.wire.chat`, `responses`, `messa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from guard.wire.detail import DEFAULT_STYLE
 from guard.wire.ledger import GATED, Ledger
@@ -31,10 +31,16 @@ class Body(ABC):
         session: the exchange's state, for a whole response.
         style: how a withheld choice is refused.
         gated: kinds of text that are delivered whole or not at all.
+        repeats: texts of the request that a response may repeat beside its answer.
+
+    Attributes:
+        marked: whether texts may stand side by side; see `Ledger`.
 
     Raises:
         BodyError: the bytes are no JSON object.
     """
+
+    marked: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -43,11 +49,13 @@ class Body(ABC):
         style: Style = DEFAULT_STYLE,
         *,
         gated: Collection[ChannelKind] = GATED,
+        repeats: Collection[str] = (),
     ) -> None:
         """Judge nothing yet."""
         self.session = session
         self.style = style
-        self.ledger = Ledger(session, gated)
+        self.repeats = repeats
+        self.ledger = Ledger(session, gated, marked=self.marked)
         self._data = data
         self.document, self._exact = parse(data)
         self._pieces: list[Piece] = []
@@ -59,7 +67,8 @@ class Body(ABC):
 
     def judge(self) -> Steps:
         """Judge every text."""
-        self._exact = not self.prepare() and self._exact
+        altered = self.prepare()
+        self._exact = self.session.shadow or (self._exact and not altered)
         for part in self.parts():
             piece = yield from (self.ledger.echo(part) if part.echo else self.ledger.take(part))
             if piece is not None:
@@ -83,7 +92,7 @@ class Body(ABC):
         for usage in earlier:
             self.document["usage"] = added(self.usage, usage)
         for piece in self._pieces:
-            if piece.choice not in withheld and (t := self.ledger.visible(piece)) != piece.text:
+            if piece.choice not in withheld and (t := self.ledger.visible(piece)) != piece.given:
                 piece.put(t)
                 changed = True
         for choice in withheld:

@@ -18,9 +18,10 @@ from guard.exchange import Channel, Exchange, Message
 from guard.wire.asked import Asked, role_of, text_of
 from guard.wire.body import Body
 from guard.wire.detail import detail
-from guard.wire.parts import Part, joined, others, setter, written
+from guard.wire.parts import Part, counts, joined, others, plain, setter, written
 from guard.wire.relay import Relay
 from guard.wire.sse import Event
+from guard.wire.tokens import prune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,11 +47,11 @@ _ENVELOPE: Final = ("id", "object", "created", "model", "service_tier", "system_
 
 def parts(document: Json, place: str) -> Iterator[Part]:
     """Yield the texts of a response (`place` is `message`) or of an event (`delta`)."""
-    yield from others(document, Channel("choices[0].other", "content", 0, ""), ("choices",))
+    other = Channel("choices[0].other", "content", 0, "")
+    yield from others(document, other, ("choices",))
     choices = document.get("choices")
-    for entry in choices if isinstance(choices, list) else []:
-        if isinstance(entry, dict):
-            yield from _entry(entry, place)
+    for entry in choices if isinstance(choices, list) else [choices]:
+        yield from _entry(entry, place) if isinstance(entry, dict) else others(entry, other)
 
 
 def entries(document: Json) -> Iterator[tuple[int, Json]]:
@@ -76,6 +77,7 @@ def _entry(entry: Json, place: str) -> Iterator[Part]:
     index = index_of(entry)
     other = Channel(f"choices[{index}].other", "content", index, "")
     yield from others(entry, other, (place, "logprobs"))
+    yield from others(entry.get("logprobs"), other, ("content", "refusal"))
     message = entry.get(place)
     if not isinstance(message, dict):
         yield from others(message, other)
@@ -132,35 +134,17 @@ def _without_logprobs(entry: Json, put: Callable[[str], None]) -> Callable[[str]
 
 def drop_foreign_tokens(document: Json, place: str) -> bool:
     """Take out tokens that are not those of the text beside them; return whether some were."""
-    return any(_drop_foreign(entry, place) for _, entry in entries(document))
+    dropped = [_drop_foreign(entry, place) for _, entry in entries(document)]
+    return any(dropped)
 
 
 def _drop_foreign(entry: Json, place: str) -> bool:
     given, message = entry.get("logprobs"), entry.get(place)
-    if given is None:
+    if not isinstance(given, dict):
         return False
     message = message if isinstance(message, dict) else {}
-    for key in ("content", "refusal"):
-        tokens = given.get(key) if isinstance(given, dict) else None
-        text = message.get(key)
-        if tokens and (not isinstance(text, str) or _spelled(tokens) != text.encode(*_BYTES)):
-            entry["logprobs"] = None
-            return True
-    return False
-
-
-def _spelled(tokens: Any) -> bytes | None:
-    """Return the bytes that a list of tokens spells, `None` where it cannot be read."""
-    try:
-        return b"".join(
-            bytes(t["bytes"]) if t.get("bytes") is not None else t["token"].encode(*_BYTES)
-            for t in tokens
-        )
-    except (TypeError, ValueError, KeyError, AttributeError):
-        return None
-
-
-_BYTES: Final = ("utf-8", "surrogatepass")
+    pruned = [prune(given, message.get(key), key) for key in ("content", "refusal")]
+    return any(pruned)
 
 
 def _calls(message: Json, index: int, other: Channel) -> Iterator[Part]:
@@ -207,6 +191,14 @@ def refused(session: Session, choice: int, before: str, *, structured: bool) -> 
     return {"content": before + notice} | refusal
 
 
+def _said(choice: int, entry: Json) -> Json | None:
+    """Return what may leave of a choice in the chunk from which on it is withheld."""
+    delta = entry.get("delta")
+    given = delta if isinstance(delta, dict) else {}
+    texts = {key: text for key, text in given.items() if key in _TEXTS and text}
+    return {"index": choice, "delta": texts, "finish_reason": None} if texts else None
+
+
 class ChatRelay(Relay):
     """A stream of chat completion chunks."""
 
@@ -219,7 +211,7 @@ class ChatRelay(Relay):
     def prepare(self, document: Json) -> bool:
         """Keep what own chunks are made of."""
         if "choices" in document:
-            self._envelope = {key: document[key] for key in _ENVELOPE if key in document}
+            self._envelope = plain(document, _ENVELOPE)
         return drop_foreign_tokens(document, "delta")
 
     def parts(self, document: Json) -> Iterable[Part]:
@@ -239,18 +231,25 @@ class ChatRelay(Relay):
         """Yield a chunk without what is withheld, and the refusal where that begins."""
         given = list(entries(held.document))
         cut = {i for i, entry in given if self._cuts(held, i, entry)}
-        if not cut:
-            if given or not held.tainted:
-                yield self.filled(held)
+        if not cut and not held.tainted:
+            yield self.filled(held)
             return
-        super().filled(held)
-        rest = [entry if i not in cut else self._rest(held, i, entry) for i, entry in given]
-        document = held.document | {"choices": [entry for entry in rest if entry]}
+        dropped = {i for i in cut if i in self.refused or i in held.tainted}
+        self.fill(held, without=dropped)
+        kept = [(i, entry) for i, entry in given if i not in dropped]
+        rest = [_said(i, entry) if i in cut else entry for i, entry in kept]
+        document = self._around(held) | {"choices": [entry for entry in rest if entry]}
         if document["choices"] or document.get("usage"):
             self._begun.update(index for index, _ in entries(document))
             yield Event(written(document))
         for choice in sorted(cut):
             yield from self.refusal(choice)
+
+    def _around(self, held: Held) -> Json:
+        """Return what may leave of a chunk beside its choices."""
+        if not held.tainted:
+            return held.document
+        return plain(held.document, _ENVELOPE) | {"usage": counts(held.document.get("usage"))}
 
     def _cuts(self, held: Held, choice: int, entry: Json) -> bool:
         """Return whether a choice is withheld from this chunk on, or from an earlier one."""
@@ -260,15 +259,6 @@ class ChatRelay(Relay):
         passed = all(self.ledger.passed(piece) for piece in own)
         over = choice in self.refused or choice in held.tainted
         return over or not passed or entry.get("finish_reason") is not None
-
-    def _rest(self, held: Held, choice: int, entry: Json) -> Json | None:
-        """Return what may leave of a choice in the chunk from which on it is withheld."""
-        delta = entry.get("delta")
-        if choice in self.refused or choice in held.tainted or not isinstance(delta, dict):
-            return None
-        texts = {key: text for key, text in delta.items() if key in _TEXTS and text}
-        plain = {key: text for key, text in texts.items() if isinstance(text, str)}
-        return {"index": choice, "delta": plain, "finish_reason": None} if plain else None
 
     def refuse(self, choice: int) -> Iterable[Event]:
         """Yield the class's message and the choice's end."""
@@ -301,18 +291,18 @@ class ChatBody(Body):
 
     def refuse(self, choice: int) -> None:
         """Write the class's message in the place of a choice that is withheld."""
-        own = {"guard": detail(self.session.verdict())}
-        for index, entry in entries(self.document):
-            if index == choice:
-                text = refused(self.session, choice, "", structured=self.ledger.structured)
-                message = {"role": "assistant", "refusal": None} | text
-                entry.clear()
-                entry |= {"index": choice, "message": message, "logprobs": None}
-                entry |= {"finish_reason": self.style.chat}
-        kept = {key: self.document[key] for key in (*_ENVELOPE, "usage") if key in self.document}
-        choices = self.document.get("choices")
+        text = refused(self.session, choice, "", structured=self.ledger.structured)
+        message = {"role": "assistant", "refusal": None} | text
+        own = {"index": choice, "message": message, "logprobs": None}
+        own |= {"finish_reason": self.style.chat}
+        kept = plain(self.document, _ENVELOPE)
+        if "usage" in self.document:
+            kept["usage"] = counts(self.document["usage"])
+        before = [entry for index, entry in entries(self.document) if index < choice]
+        after = [entry for index, entry in entries(self.document) if index > choice]
+        kept |= {"choices": [*before, own, *after], "guard": detail(self.session.verdict())}
         self.document.clear()
-        self.document |= kept | {"choices": choices} | own
+        self.document |= kept
 
 
 def asked(document: Json) -> Asked:

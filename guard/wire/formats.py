@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from guard.wire import chat
+from guard.wire import chat, messages, responses
 from guard.wire.detail import DEFAULT_STYLE, detail
 from guard.wire.parts import written
 
@@ -61,6 +61,26 @@ FORMATS: Final = (
         chat.corrected,
         chat.error,
     ),
+    Format(
+        "responses",
+        {"POST": r"/responses(/[^/]+/cancel)?", "GET": r"/responses/[^/]+"},
+        responses.asked,
+        responses.ResponsesRelay,
+        responses.ResponsesBody,
+        responses.refusal,
+        responses.corrected,
+        chat.error,
+    ),
+    Format(
+        "messages",
+        {"POST": r"/v1/messages"},
+        messages.asked,
+        messages.MessagesRelay,
+        messages.MessagesBody,
+        messages.refusal,
+        messages.corrected,
+        messages.error,
+    ),
 )
 """Every format that can be guarded."""
 
@@ -108,9 +128,10 @@ class Call:
 
     @property
     def asks_again(self) -> bool:
-        """Whether the class may have the backend asked again."""
+        """Whether the class may have the backend asked again, where there is a question."""
         limits = self.guard.security_class.limits.values()
-        return any(limit.remedy == "regenerate" for limit in limits)
+        wanted = any(limit.remedy == "regenerate" for limit in limits)
+        return wanted and bool(self.asked.exchange.messages)
 
     def corrected(self) -> bytes:
         """Return the request with the class's instruction to do better."""
@@ -120,7 +141,13 @@ class Call:
     def relay(self, *, patient: bool = False) -> Relay:
         """Return what guards a stream that answers the request."""
         session = self.guard.session(self.asked.exchange, stream=True)
-        return self.form.relay(session, self._style, gated=self.asked.gated, patient=patient)
+        return self.form.relay(
+            session,
+            self._style,
+            gated=self.asked.gated,
+            patient=patient,
+            repeats=self.asked.repeats,
+        )
 
     def body(self, data: bytes) -> Body:
         """Return what guards a whole response to the request.
@@ -129,7 +156,13 @@ class Call:
             BodyError: the response is no JSON object.
         """
         session = self.guard.session(self.asked.exchange, stream=False)
-        return self.form.body(data, session, self._style, gated=self.asked.gated)
+        return self.form.body(
+            data,
+            session,
+            self._style,
+            gated=self.asked.gated,
+            repeats=self.asked.repeats,
+        )
 
     def refusal(self, verdict: Verdict) -> bytes:
         """Return the response to a request that is not passed on."""

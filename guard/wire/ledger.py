@@ -12,20 +12,22 @@ This module does not know any format, and not how a text is judged (`guard.sessi
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from guard.steps import Release
-from guard.text.units import CONTEXT
+from guard.text.units import CONTEXT, LOOKAHEAD
 from guard.verdict import delivers
+from guard.wire.parts import Part, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
 
+    from guard.channel_run import ChannelRun
     from guard.exchange import Channel, ChannelKind
     from guard.session import Session
-    from guard.steps import Judge, Keep, Outcome, Steps
-    from guard.wire.parts import Part
+    from guard.steps import Ask, Outcome, Steps
 
 TEXT_LIMIT: Final = 4 * 2**20
 """Characters of all texts of one exchange, 4 Mi; the session keeps them for its journal row."""
@@ -33,6 +35,9 @@ TEXT_LIMIT: Final = 4 * 2**20
 _KNOWN_LIMIT: Final = 1024
 """Lone texts that are remembered, so that one that comes with every event is judged once."""
 
+
+_HIDING: Final = re.compile(r"\\[u/bf]")
+"""Escapes of JSON that may stand for characters which need none."""
 
 GATED: Final[frozenset[ChannelKind]] = frozenset({"tool_call"})
 """Kinds of text that always leave only with the end of their choice."""
@@ -48,6 +53,8 @@ class Piece:
         start: where the piece begins in the channel's text, zero-based.
         text: the piece.
         put: writes another text in its place.
+        given: what stands in its place now; an echo may not be what the channel brought.
+        leads: whether it leaves only with some text behind it; see `Part`.
     """
 
     channel: str
@@ -55,6 +62,8 @@ class Piece:
     start: int
     text: str
     put: Callable[[str], None]
+    given: str
+    leads: bool = False
 
     @property
     def end(self) -> int:
@@ -68,18 +77,34 @@ class Ledger:
     Args:
         session: the exchange's state; its channels are opened here.
         gated: kinds of text that leave only with the end of their choice.
+        marked: whether the format says where a text ends (`complete`), so that texts may come
+            side by side and a gated one leaves with its own end. Otherwise a text ends where
+            another of its choice begins.
     """
 
-    def __init__(self, session: Session, gated: Collection[ChannelKind] = GATED) -> None:
+    def __init__(
+        self,
+        session: Session,
+        gated: Collection[ChannelKind] = GATED,
+        *,
+        marked: bool = False,
+    ) -> None:
         """Begin with nothing."""
         self.session = session
         self._gated = frozenset(gated)
+        self._marked = marked
+        self._complete: set[str] = set()
         self._lengths: dict[str, int] = {}
+        self._ends: dict[str, str] = {}
         self._current: dict[int, str] = {}
-        self._reopened: dict[str, tuple[int, str]] = {}
+        self._reopened: dict[str, ChannelRun] = {}
         self._content: dict[int, str] = {}
         self._ended: set[int] = set()
+        self._left: dict[str, int] = {}
+        self._said: set[int] = set()
         self._known: dict[str, bool] = {}
+        self._tails: dict[str, str] = {}
+        self._latest: dict[str, str] = {}
         self._lone = 0
         self._total = 0
 
@@ -89,35 +114,53 @@ class Ledger:
         return "content" in self._gated
 
     def left(self, choice: int) -> bool:
-        """Return whether some content of a choice has left, or may leave."""
-        runs = [self.session.run(name) for name in self._of(choice) if not self.gates(name)]
-        return any(run.channel.kind == "content" and run.text for run in runs)
+        """Return whether some content of a choice has left."""
+        return choice in self._said
 
-    def take(self, part: Part) -> Generator[Judge | Keep | Release, Outcome | None, Piece | None]:
+    def take(self, part: Part) -> Generator[Ask, Outcome | None, Piece | None]:
         """Have a part judged; return its piece, `None` for a lone part."""
         self._total += len(part.text)
         if self._total > TEXT_LIMIT:
             self.withhold(part.channel)
-        if part.lone:
+        name = part.channel.name
+        if part.lone or name in self._tails:
             yield from self._judge_alone(part)
             return None
-        name = part.channel.name
-        if not part.text and name not in self._lengths and part.channel.kind != "tool_call":
+        waits = part.leads or self._waits(part.channel.kind)
+        if not part.text and name not in self._lengths and not waits:
             # Many a stream begins with an empty text that is not the first to be written.
             return None
+        yield from self._pair(part)
         start = self._lengths.get(name, 0)
-        piece = Piece(name, part.channel.choice, start, part.text, part.put)
+        leads = part.leads and not part.text
+        piece = Piece(name, part.channel.choice, start, part.text, part.put, part.text, leads)
         if part.text or name not in self._lengths:
             yield from self._continue(part.channel, part.text)
         self._lengths[name] = start + len(part.text)
+        self._ends[name] = (self._ends.get(name, "") + part.text)[-CONTEXT:]
         return piece
 
-    def echo(self, part: Part) -> Generator[Judge | Keep | Release, Outcome | None, Piece | None]:
+    def echo(self, part: Part) -> Generator[Ask, Outcome | None, Piece | None]:
         """Take a part that repeats its channel, or brings the text that no piece brought."""
         name = part.channel.name
         if not self._lengths.get(name):
             return (yield from self.take(part))
-        return Piece(name, part.channel.choice, 0, part.text, part.put)
+        received = self.session.run(name).received
+        return Piece(name, part.channel.choice, 0, received, part.put, part.text)
+
+    def complete(self, place: str) -> Steps:
+        """Take the end of a text, or of all texts below a place, such as an item's.
+
+        One that went on after others or after its end still leaves with its choice.
+        """
+        below = (f"{place}.", f"{place}[")
+        for name in tuple(self._lengths):
+            if not (name == place or name.startswith(below)) or name in self._reopened:
+                continue
+            yield from quietly(self.session.close(name))
+            yield from self._judge_whole(name)
+            if not self.session.withheld(self.session.run(name).channel.choice):
+                self._complete.add(name)
 
     def end(self, choice: int) -> Steps:
         """Take the end of a choice."""
@@ -125,21 +168,34 @@ class Ledger:
             yield from quietly(self.session.close(name))
         self._ended.add(choice)
         for name in self._of(choice):
-            if not self._stays_whole(name):
-                self.withhold(self.session.run(name).channel)
-        for name, (length, left) in self._reopened.items():
-            run = self.session.run(name)
-            if run.channel.choice == choice and run.visible(0, run.received[:length]) != left:
+            if name not in self._complete:
+                yield from self._judge_whole(name)
+        for name, earlier in self._reopened.items():
+            run, before = self.session.run(name), earlier.received
+            if run.channel.choice == choice and run.visible(0, before) != earlier.text:
                 # What had left reads otherwise now, so that the rest would not join.
                 self.withhold(run.channel)
 
-    def finish(self) -> Steps:
-        """Take the end of the exchange."""
+    def end_all(self) -> Steps:
+        """Take the end of every choice."""
         for choice in self.choices() - self._ended:
             yield from self.end(choice)
-        for choice in self.choices():
-            self._retract(choice)
+
+    def finish(self) -> Steps:
+        """Take the end of the exchange."""
+        yield from self.end_all()
         yield from quietly(self.session.finish())
+
+    def account(self) -> None:
+        """Note of every text how much has left of it; what was held back has not."""
+        if self.session.shadow:
+            return
+        for name in self._lengths:
+            run, left = self.session.run(name), self._left.get(name, 0)
+            if run.position < left:
+                # It was judged anew, and did not come as far as it had left.
+                run.keep(self._reopened[name])
+            run.retract(left)
 
     def choices(self) -> set[int]:
         """Return the choices that some text came for."""
@@ -155,65 +211,97 @@ class Ledger:
             return True
         if self.gates(piece.channel) and piece.choice not in self._ended:
             return False
-        return self.session.run(piece.channel).position >= piece.end
+        return self._reached(piece)
 
     def passed(self, piece: Piece) -> bool:
         """Return whether a piece may leave to its end, perhaps in other words."""
         if self.gates(piece.channel) and self.session.withheld(piece.choice):
             return False
-        return self.session.run(piece.channel).position >= piece.end
+        return self._reached(piece)
 
     def gates(self, channel: str) -> bool:
         """Return whether a channel leaves only with the end of its choice."""
+        if self.session.shadow:
+            return False
         kind = self.session.run(channel).channel.kind
-        return kind in self._gated or channel in self._reopened
+        waits = kind in self._gated and channel not in self._complete
+        return waits or channel in self._reopened
 
     def visible(self, piece: Piece) -> str:
         """Return what may stand in the place of a piece."""
+        if self.session.shadow:
+            return piece.given
         withheld = self.session.withheld(piece.choice)
         if withheld and self.gates(piece.channel):
             return ""
         return self.session.run(piece.channel).visible(piece.start, piece.text)
 
+    def leave(self, piece: Piece) -> str:
+        """Return what stands in the place of a piece, and note that it leaves."""
+        text, run = self.visible(piece), self.session.run(piece.channel)
+        if not (self.gates(piece.channel) and self.session.withheld(piece.choice)):
+            left = min(piece.end, run.position)
+            self._left[piece.channel] = max(left, self._left.get(piece.channel, 0))
+            if text and run.channel.kind == "content":
+                self._said.add(piece.choice)
+        return text
+
     def withhold(self, channel: Channel) -> None:
         """Let nothing more of a channel's choice leave."""
+        self.session.note_escalation("block")
+        if self.session.shadow:
+            return
         if channel.name not in self._lengths:
             self.session.open(channel)
             self._lengths[channel.name] = 0
         self.session.run(channel.name).cut("block")
-        self.session.note_escalation("block")
+
+    def _reached(self, piece: Piece) -> bool:
+        run = self.session.run(piece.channel)
+        if piece.leads and not run.complete:
+            return run.position > piece.start
+        return run.position >= piece.end
+
+    def _waits(self, kind: ChannelKind) -> bool:
+        """Return whether even the empty beginning of a text waits for the rest."""
+        return kind == "tool_call" or (self._marked and kind in self._gated)
 
     def _of(self, choice: int) -> list[str]:
         """Return the channels of a choice."""
         return [n for n in self._lengths if self.session.run(n).channel.choice == choice]
 
-    def _stays_whole(self, name: str) -> bool:
-        """Return whether a structured answer is still a document after a rewrite."""
+    def _judge_whole(self, name: str) -> Steps:
+        """See to it that a document is still one after a rewrite, and hides nothing in escapes."""
         run = self.session.run(name)
-        if run.channel.kind != "content" or not self.structured or not run.edits:
-            return True
-        return not is_json(run.received) or is_json(run.text)
+        if run.channel.kind not in self._gated:
+            return
+        if run.edits and is_json(run.received) and not is_json(run.text):
+            self.withhold(run.channel)
+        elif (plain := unescaped(run.text)) is not None:
+            channel = replace(run.channel, name=f"{name}.unescaped")
+            yield from self._judge_alone(Part(channel, plain, nowhere, lone=True))
 
-    def _retract(self, choice: int) -> None:
-        """Note of a withheld choice that what leaves with its end has not left."""
-        if self.session.withheld(choice):
-            for name in self._of(choice):
-                if self.gates(name):
-                    self.session.run(name).retract()
+    def _pair(self, part: Part) -> Steps:
+        """See to it that texts which a part stands for, too, are its own text from the start."""
+        for name in part.also:
+            before = self._tails.get(name, self._ends.get(name, ""))
+            if self._ends.get(part.channel.name, "").endswith(before):
+                self._tails[name] = (before + part.text)[-CONTEXT:]
+            else:
+                other = replace(part.channel, name=name)
+                yield from self._judge_alone(replace(part, channel=other))
 
     def _continue(self, channel: Channel, text: str) -> Steps:
-        """Feed a channel; the one before it in the same choice has come to its end."""
+        """Feed a channel; the one before it in the same choice may have come to its end."""
         name, choice = channel.name, channel.choice
         self._ended.discard(choice)
-        if self._current.get(choice) != name:
+        if not self._marked and self._current.get(choice) != name:
             yield from self._close(choice)
             self._current[choice] = name
         if name not in self._lengths:
-            self.session.open(replace(channel, lead=channel.lead or self._lead(channel)))
+            self.session.open(self._led(channel))
         elif self.session.run(name).stopped and not self.session.withheld(choice):
-            run = self.session.run(name)
-            before = run.received
-            self._reopened[name] = (len(before), run.visible(0, before))
+            self._reopened[name] = self.session.run(name)
             yield from quietly(self.session.reopen(name))
         if channel.kind == "content":
             self._content[choice] = (self._content.get(choice, "") + text)[-CONTEXT:]
@@ -224,30 +312,57 @@ class Ledger:
         if name is not None and name not in self._reopened:
             yield from quietly(self.session.close(name))
 
-    def _lead(self, channel: Channel) -> str:
-        """Return what stands before a text: as in `Exchange.channels`."""
+    def _led(self, channel: Channel) -> Channel:
+        """Return a channel with what stands before it: as in `Exchange.channels`."""
         content = self._content.get(channel.choice, "")
         if channel.kind == "tool_call":
-            return f"{content}\n{channel.tool}("
-        return f"{content}\n\n" if content and channel.kind == "content" else ""
+            return replace(channel, lead=f"{content}\n{channel.tool}(")
+        if channel.kind == "content":
+            # Readers join the texts of an answer.
+            return replace(channel, lead=content, seam=min(len(content), LOOKAHEAD))
+        return channel
 
     def _judge_alone(self, part: Part) -> Steps:
         """Judge a text by itself; unless it passes as it is, its choice is withheld."""
         if self.session.withheld(part.channel.choice):
             return
-        passed = self._known.get(part.text)
+        text = self._with_tail(part)
+        passed = self._known.get(text)
         if passed is None:
-            self._lone += 1
-            channel = replace(part.channel, name=f"{part.channel.name}#{self._lone}")
-            self.session.open(channel)
-            yield from quietly(self.session.feed(part.text, channel.name))
-            yield from quietly(self.session.close(channel.name))
-            run = self.session.run(channel.name)
-            passed = delivers(run.step) and not run.edits
+            passed = yield from self._passes(replace(part.channel, text=text))
             if len(self._known) < _KNOWN_LIMIT:
-                self._known[part.text] = passed
+                self._known[text] = passed
         if not passed:
             self.withhold(part.channel)
+
+    def _with_tail(self, part: Part) -> str:
+        """Return a lone text behind those that came before under its key, which it may go on.
+
+        One that comes again is not taken for more of a text.
+        """
+        name = part.channel.name
+        before = self._tails.get(name, "")
+        if len(self._tails) < _KNOWN_LIMIT or name in self._tails:
+            self._tails[name] = (before + part.text)[-CONTEXT:]
+            if part.text == self._latest.get(name):
+                return part.text
+            self._latest[name] = part.text
+        return before + part.text
+
+    def _passes(self, channel: Channel) -> Generator[Ask, Outcome | None, bool]:
+        """Judge a text by itself; return whether it passes as it is."""
+        self._lone += 1
+        name = f"{channel.name}#{self._lone}"
+        self.session.open(replace(channel, name=name))
+        yield from quietly(self.session.feed(channel.text, name))
+        yield from quietly(self.session.close(name))
+        run = self.session.run(name)
+        passed = delivers(run.step) and not run.edits
+        if run.step == "allow":
+            self.session.forget(name)
+        elif not passed:
+            run.retract(0)
+        return passed
 
 
 def is_json(text: str) -> bool:
@@ -257,6 +372,23 @@ def is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def unescaped(text: str) -> str | None:
+    """Return JSON without escapes that hide characters, `None` where it has none."""
+    if not _HIDING.search(text):
+        return None
+    try:
+        plain = json.dumps(json.loads(text, object_pairs_hook=_every), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+    return None if plain == text else plain
+
+
+def _every(pairs: list[tuple[str, Any]]) -> object:
+    """Return an object, or its pairs where a key stands twice."""
+    given = dict(pairs)
+    return given if len(given) == len(pairs) else pairs
 
 
 def quietly(steps: Steps) -> Steps:

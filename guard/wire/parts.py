@@ -47,9 +47,23 @@ PASSED_OVER: Final = frozenset(
         "signature",
         "obfuscation",
         "event_id",
+        "effort",
+        "previous_response_id",
+        "tool_choice",
+        "truncation",
+        "verbosity",
     }
 )
-"""Keys whose strings are identifiers, enumerations or ciphers."""
+"""Keys whose strings are identifiers, enumerations or ciphers, if no white space is in them."""
+
+_DATA: Final = frozenset({"data", "result", "partial_image_b64", "b64_json"})
+"""Keys that may hold an image or a sound."""
+
+_DATA_MINIMUM: Final = 1024
+"""Characters from which a text may be taken for an image or a sound; a shorter one is judged."""
+
+_SPACE: Final = re.compile(r"\s")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_$./-]{1,64}")
 """A key that says nothing to a reader."""
@@ -72,6 +86,9 @@ class Part:
         put: writes another text in its place.
         lone: whether it is judged by itself instead of as the next piece of its channel.
         echo: whether it repeats all of a channel that came before in pieces.
+        leads: whether it stands before its text, such as what opens a block or a tool call, and
+            leaves only with some of it.
+        also: names of further channels that it is a piece of, word for word.
     """
 
     channel: Channel
@@ -79,6 +96,8 @@ class Part:
     put: Callable[[str], None]
     lone: bool = False
     echo: bool = False
+    leads: bool = False
+    also: tuple[str, ...] = ()
 
 
 def parse(text: str | bytes) -> tuple[Json, bool]:
@@ -122,7 +141,7 @@ def setter(holder: Any, key: Any) -> Callable[[str], None]:
     return put
 
 
-def _nowhere(text: str) -> None:
+def nowhere(text: str) -> None:
     """Stand for a place that cannot be written: a key."""
 
 
@@ -136,12 +155,53 @@ def others(
     elif isinstance(value, dict):
         for name, inner in value.items():
             if not _IDENTIFIER.fullmatch(name):
-                yield Part(channel, name, _nowhere, lone=True)
-            if name not in known and not (name in PASSED_OVER and isinstance(inner, str)):
-                yield from others(inner, channel, (), value, name)
+                yield Part(channel, name, nowhere, lone=True)
+            holds = isinstance(inner, str | dict | list) and name not in known
+            if holds and not says_nothing(name, inner):
+                yield from others(inner, _below(channel, name), (), value, name)
     elif isinstance(value, list):
         for at, inner in enumerate(value):
             yield from others(inner, channel, (), value, at)
+
+
+def plain(document: Json, keys: Iterable[str]) -> Json:
+    """Return what a document holds under `keys`, without what `others` would judge."""
+    return {key: document[key] for key in keys if key in document and _is_plain(key, document[key])}
+
+
+def counts(value: Any) -> Any:
+    """Return usage without any text but what `others` passes over."""
+    if not isinstance(value, dict):
+        return None
+    return {
+        key: inner if _is_plain(key, inner) else counts(inner)
+        for key, inner in value.items()
+        if _IDENTIFIER.fullmatch(key)
+    }
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    return value is None or isinstance(value, int | float) or says_nothing(key, value)
+
+
+def _below(channel: Channel, key: str) -> Channel:
+    """Return the channel of the strings under a key, so that each key's are one text."""
+    return replace(channel, name=f"{channel.name}.{key if _IDENTIFIER.fullmatch(key) else '*'}")
+
+
+def is_data(text: str) -> bool:
+    """Return whether a text is an image or a sound in base64, which is not judged as a text."""
+    enough = len(text) >= _DATA_MINIMUM and len(text) % 4 == 0
+    return enough and _BASE64.fullmatch(text) is not None
+
+
+def says_nothing(name: str, value: Any) -> bool:
+    """Return whether a key's value is no text to any reader."""
+    if not isinstance(value, str):
+        return False
+    if name in PASSED_OVER:
+        return _SPACE.search(value) is None
+    return name in _DATA and is_data(value)
 
 
 def joined(parts: Iterable[Part]) -> Iterator[Part]:
@@ -155,23 +215,33 @@ def joined(parts: Iterable[Part]) -> Iterator[Part]:
     for part in listed:
         if not part.lone and part.text:
             first.setdefault(f"{part.channel.kind}\0{part.text}", part)
-    puts: dict[int, list[Callable[[str], None]]] = {}
+    twins: dict[int, list[Part]] = {}
     kept = []
     for part in listed:
         twin = _twin(part, first)
-        if twin is None or twin is part:
+        if twin is None:
             kept.append(part)
         else:
-            puts.setdefault(id(twin), [twin.put]).append(part.put)
+            twins.setdefault(id(twin), []).append(part)
     for part in kept:
-        yield replace(part, put=_all(puts[id(part)])) if id(part) in puts else part
+        yield _joined(part, twins.get(id(part), ()))
 
 
 def _twin(part: Part, first: Mapping[str, Part]) -> Part | None:
     kinds = ("reasoning", "content") if part.lone else (part.channel.kind,)
     if part.channel.kind == "tool_call":
         return None
-    return next((first[k] for kind in kinds if (k := f"{kind}\0{part.text}") in first), None)
+    found = (first.get(f"{kind}\0{part.text}") for kind in kinds)
+    # What stands twice under one key is said twice.
+    return next((p for p in found if p and p.channel.name != part.channel.name), None)
+
+
+def _joined(part: Part, twins: Sequence[Part]) -> Part:
+    if not twins:
+        return part
+    puts = [part.put, *(twin.put for twin in twins)]
+    also = dict.fromkeys(twin.channel.name for twin in twins)
+    return replace(part, put=_all(puts), also=tuple(also))
 
 
 def _all(puts: Sequence[Callable[[str], None]]) -> Callable[[str], None]:

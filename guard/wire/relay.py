@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from guard.steps import Release
 from guard.wire.detail import DEFAULT_STYLE
@@ -66,7 +66,13 @@ class Relay(ABC):
         gated: kinds of text that leave only with the end of their choice.
         patient: whether nothing leaves before some text was judged, so that the backend can
             be asked again where the first text is bad.
+        repeats: texts of the request that a response may repeat beside its answer.
+
+    Attributes:
+        marked: whether the format says where each text ends (`completes`).
     """
+
+    marked: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -75,11 +81,13 @@ class Relay(ABC):
         *,
         gated: Collection[ChannelKind] = GATED,
         patient: bool = False,
+        repeats: Collection[str] = (),
     ) -> None:
         """Begin at the start of a stream."""
         self.session = session
         self.style = style
-        self.ledger = Ledger(session, gated)
+        self.repeats = repeats
+        self.ledger = Ledger(session, gated, marked=self.marked)
         self.refused: set[int] = set()
         self._parser = Parser()
         self._queue: deque[Held] = deque()
@@ -107,26 +115,29 @@ class Relay(ABC):
     def feed(self, piece: bytes) -> Steps:
         """Take bytes of the backend's stream."""
         try:
-            events = self._parser.feed(piece)
+            for event in self._parser.feed(piece):
+                if self.stopped:
+                    return
+                if event is not None:
+                    yield from self._take(event)
+                elif not self._patient:
+                    yield Release(COMMENT)
         except StreamError as error:
             yield from self.break_off(str(error))
-            return
-        for event in events:
-            if self.stopped:
-                return
-            if event is None:
-                yield Release(COMMENT)
-            else:
-                yield from self._take(event)
 
     def finish(self) -> Steps:
         """Take the end of the backend's stream."""
         if not self._finished:
             yield from self._end(None)
 
+    def give_up(self) -> None:
+        """Do not ask the backend again: `finish` ends the stream with the class's message."""
+        self._patient = False
+
     def abandon(self) -> Steps:
         """Close the journal's row of a stream whose reader or backend went away."""
         self._finished = True
+        self.ledger.account()
         yield from self.session.abandon()
 
     # What a format says.
@@ -153,7 +164,19 @@ class Relay(ABC):
 
     @abstractmethod
     def prepare(self, document: Json) -> bool:
-        """Look at an event before its texts are judged; return whether it was altered."""
+        """Look at an event before its texts are judged; return whether it was altered.
+
+        Raises:
+            BodyError: the event does not fit those before it.
+        """
+
+    def completes(self, document: Json) -> Iterable[str]:  # noqa: ARG002  # most formats' answer
+        """Yield the places whose texts end with an event (`Ledger.complete`)."""
+        return ()
+
+    def conclude(self) -> Iterable[Event]:
+        """Yield what closes a stream with a choice that is withheld, unless it has left."""
+        return ()
 
     def is_end(self, event: Event) -> bool:
         """Return whether an event without JSON marks the end of the stream."""
@@ -167,12 +190,12 @@ class Relay(ABC):
             return
         try:
             document, same = parse(event.data)
+            altered = self.prepare(document)
         except BodyError as error:
             yield from self.break_off(str(error))
             return
         name = event.name if event.name == document.get("type") else ""
-        altered = self.prepare(document)
-        exact = same and not altered and "\n" not in event.data
+        exact = self.session.shadow or (same and not altered and "\n" not in event.data)
         held = Held(Event(event.data, name), document, exact)
         for part in self.parts(document):
             piece = yield from (self.ledger.echo(part) if part.echo else self.ledger.take(part))
@@ -180,6 +203,8 @@ class Relay(ABC):
                 held.pieces.append(piece)
             elif self.session.withheld(part.channel.choice):
                 held.tainted.add(part.channel.choice)
+        for place in self.completes(document):
+            yield from self.ledger.complete(place)
         for choice in self.ends(document):
             yield from self.ledger.end(choice)
         yield from self._enqueue(held)
@@ -187,26 +212,38 @@ class Relay(ABC):
     def _enqueue(self, held: Held) -> Steps:
         self._queue.append(held)
         self._waiting += len(held.event.data)
-        if self._waiting > QUEUE_LIMIT:
-            for piece in held.pieces:
-                self.ledger.withhold(self.session.run(piece.channel).channel)
         yield from self._flush()
+        while self._waiting > QUEUE_LIMIT:
+            self._patient = False
+            for piece in self._queue[0].pieces:
+                if not self.ledger.ready(piece):
+                    self.ledger.withhold(self.session.run(piece.channel).channel)
+            yield from self._leave()
+            yield from self._flush()
 
     def _end(self, mark: Event | None) -> Steps:
-        yield from self.ledger.finish()
-        self._finished = True
+        yield from self.ledger.end_all()
         if self.regenerate:
             return
+        self._finished = True
+        yield from self._rest()
+        # The row says what has left, so that it is closed behind the last of it.
+        self.ledger.account()
+        yield from self.ledger.finish()
+        if mark is not None:
+            yield Release(Event("[DONE]").text())
+
+    def _rest(self) -> Steps:
         self._patient = False
         yield from self._flush()
         for choice in sorted(self.ledger.choices()):
             if self.session.withheld(choice):
                 yield from self._release(self.refusal(choice))
+        if self.refused:
+            yield from self._release(self.conclude())
         if self._queue:
             self._queue.clear()
             yield from self._release([self.failure("a part of the answer could not be judged")])
-        if mark is not None:
-            yield Release(Event("[DONE]").text())
 
     def _flush(self) -> Steps:
         if self._patient:
@@ -214,9 +251,13 @@ class Relay(ABC):
                 return
             self._patient = False
         while self._queue and all(self.ledger.ready(piece) for piece in self._queue[0].pieces):
-            held = self._queue.popleft()
-            self._waiting -= len(held.event.data)
-            yield from self._release(self._emitted(held))
+            yield from self._leave()
+
+    def _leave(self) -> Steps:
+        """Let the first event leave."""
+        held = self._queue.popleft()
+        self._waiting -= len(held.event.data)
+        yield from self._release(self._emitted(held))
 
     def _speaks(self, held: Held) -> bool:
         """Return whether an event says something, so that it is time to begin."""
@@ -230,14 +271,24 @@ class Relay(ABC):
 
     def filled(self, held: Held) -> Event:
         """Return an event with what may leave in the place of each text."""
-        changed = False
-        for piece in held.pieces:
-            if (text := self.ledger.visible(piece)) != piece.text:
-                piece.put(text)
-                changed = True
+        changed = self.fill(held)
         if held.exact and not changed:
             return held.event
         return Event(written(held.document), held.event.name)
+
+    def fill(self, held: Held, without: Collection[int] = ()) -> bool:
+        """Write what leaves in the place of each text; return whether that is another text.
+
+        Args:
+            held: the event.
+            without: choices of which nothing leaves with this event.
+        """
+        changed = False
+        for piece in held.pieces:
+            if piece.choice not in without and (t := self.ledger.leave(piece)) != piece.given:
+                piece.put(t)
+                changed = True
+        return changed
 
     def refusal(self, choice: int) -> Iterable[Event]:
         """Yield the refusal of a choice, unless it was given."""
@@ -253,4 +304,5 @@ class Relay(ABC):
         """End a stream that cannot be read on: what was judged has left, the rest is dropped."""
         self._queue.clear()
         yield from self.abandon()
-        yield Release(self.failure(message).text())
+        told = self.refused and self.refused >= self.ledger.choices()
+        yield from self._release(self.conclude() if told else [self.failure(message)])

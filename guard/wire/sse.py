@@ -12,10 +12,14 @@ This module does not know what an event means.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from guard.errors import GuardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EVENT_LIMIT: Final = 16 * 2**20
 """Bytes of one event, 16 MiB: a response object that closes a stream repeats all of it."""
@@ -25,6 +29,8 @@ _SLICE: Final = 2**16
 
 _MARK: Final = b"\xef\xbb\xbf"
 """The byte order mark that a stream may begin with."""
+
+_LINE_END: Final = re.compile(rb"[\r\n]")
 
 
 class StreamError(GuardError):
@@ -62,33 +68,27 @@ class Parser:
         self._pending = bytearray()
         self._searched = 0
         self._begun = False
+        self._returned = False
         self._data: list[str] = []
         self._name = ""
         self._size = 0
         self._spoke = False
 
-    def feed(self, piece: bytes) -> list[Event | None]:
-        """Take bytes; return the events that they complete, `None` for an empty one.
+    def feed(self, piece: bytes) -> Iterator[Event | None]:
+        """Take bytes; yield the events that they complete, `None` for an empty one.
 
         Raises:
-            StreamError: an event is larger than `EVENT_LIMIT`, or is not UTF-8.
+            StreamError: an event is larger than `EVENT_LIMIT`, or is not UTF-8; what came before
+                it was yielded.
         """
-        events: list[Event | None] = []
         for start in range(0, len(piece), _SLICE):
-            events += self._feed(piece[start : start + _SLICE])
-        return events
-
-    def _feed(self, piece: bytes) -> list[Event | None]:
-        self._pending += piece
-        events: list[Event | None] = []
-        while (line := self._line()) is not None:
-            if line:
-                self._field(line)
-            else:
-                events += self._dispatch()
-        if self._size + len(self._pending) > EVENT_LIMIT:
-            raise StreamError(f"the backend sent an event of more than {EVENT_LIMIT} bytes")
-        return events
+            self._pending += piece[start : start + _SLICE]
+            while (line := self._line()) is not None:
+                if line:
+                    self._field(line)
+                elif self._spoke:
+                    yield self._dispatch()
+            self._bound(len(self._pending))
 
     def _line(self) -> bytes | None:
         """Return the next whole line without its end, `None` if there is none yet."""
@@ -98,24 +98,27 @@ class Parser:
             if self._pending.startswith(_MARK):
                 del self._pending[: len(_MARK)]
             self._begun = True
-        end = _first(self._pending, self._searched)
+        if self._returned and self._pending:
+            # The line before ended with CR, and a LF behind it belongs to its end.
+            self._returned = False
+            if self._pending.startswith(b"\n"):
+                del self._pending[:1]
+        end = _LINE_END.search(self._pending, self._searched)
         if end is None:
             self._searched = len(self._pending)
             return None
-        width = 1
-        if self._pending[end] == ord("\r"):
-            if end + 1 == len(self._pending):
-                # Whether a LF follows is not known yet.
-                self._searched = end
-                return None
-            width = 2 if self._pending[end + 1] == ord("\n") else 1
-        line = bytes(self._pending[:end])
-        del self._pending[: end + width]
+        self._returned = end[0] == b"\r"
+        line = bytes(self._pending[: end.start()])
+        at = end.end()
+        # A match keeps the buffer from being cut.
+        del end
+        del self._pending[:at]
         self._searched = 0
         return line
 
     def _field(self, line: bytes) -> None:
         self._spoke = True
+        self._bound(len(line))
         self._size += len(line)
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -127,14 +130,12 @@ class Parser:
         except UnicodeDecodeError as error:
             raise StreamError("the backend sent an event that is not UTF-8") from error
 
-    def _dispatch(self) -> list[Event | None]:
-        event = Event("\n".join(self._data), self._name) if self._data else None
-        spoke = self._spoke
+    def _bound(self, more: int) -> None:
+        if self._size + more > EVENT_LIMIT:
+            raise StreamError(f"the backend sent an event of more than {EVENT_LIMIT} bytes")
+
+    def _dispatch(self) -> Event | None:
+        data = "\n".join(self._data)
+        event = Event(data, self._name) if data else None
         self._data, self._name, self._size, self._spoke = [], "", 0, False
-        return [event] if event is not None or spoke else []
-
-
-def _first(pending: bytearray, start: int) -> int | None:
-    """Return where the first line end is."""
-    found = [at for at in (pending.find(b"\n", start), pending.find(b"\r", start)) if at >= 0]
-    return min(found, default=None)
+        return event

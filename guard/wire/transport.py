@@ -13,6 +13,7 @@ This module does not know any SDK, and not how a text is judged.
 from __future__ import annotations
 
 import json
+import time
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -53,32 +54,8 @@ _PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 """Seconds that a pause may grow to."""
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What may be chosen about a guarding transport.
-
-    Attributes:
-        style: how a withheld choice is refused.
-        unguarded: what is done with requests that cannot be guarded.
-        broken: whether a stream that the backend breaks off raises the HTTP client's error, or
-            ends with the format's error event, for readers on the other side of a connection.
-        on_verdict: called with the verdict on every exchange that was seen to its end.
-    """
-
-    style: Style = DEFAULT_STYLE
-    unguarded: Unguarded = "refuse"
-    broken: Literal["raise", "tell"] = "raise"
-    on_verdict: Callable[[Verdict], None] = field(default=lambda _: None)
-
-    def __post_init__(self) -> None:
-        """Refuse words that are not known."""
-        if self.unguarded not in ("refuse", "pass"):
-            raise InputError(f"`unguarded` must be `refuse` or `pass`, not `{self.unguarded}`")
-
-
-DEFAULT_OPTIONS: Final = Options()
-"""Refuse what cannot be guarded, and raise what breaks."""
+_LEAST: Final = 0.001
+"""Seconds of the shortest timeout."""
 
 
 class Unguardable(InputError):  # noqa: N818  # reads as `except Unguardable`
@@ -90,6 +67,36 @@ class Unguardable(InputError):  # noqa: N818  # reads as `except Unguardable`
             f"{method} {path} cannot be guarded: use chat completions, responses or messages over "
             "HTTP, or allow it with `unguarded='pass'`"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may be chosen about a guarding transport.
+
+    Attributes:
+        style: how a withheld choice is refused.
+        unguarded: what is done with requests that cannot be guarded.
+        broken: whether a stream that the backend breaks off raises the HTTP client's error, or
+            ends with the format's error event, for readers on the other side of a connection.
+        on_verdict: called with the verdict on every exchange that was seen to its end.
+        unguardable: what is raised where a request is refused; SDKs hide errors that are none of
+            their own.
+    """
+
+    style: Style = DEFAULT_STYLE
+    unguarded: Unguarded = "refuse"
+    broken: Literal["raise", "tell"] = "raise"
+    on_verdict: Callable[[Verdict], None] = field(default=lambda _: None)
+    unguardable: type[Unguardable] = Unguardable
+
+    def __post_init__(self) -> None:
+        """Refuse words that are not known."""
+        if self.unguarded not in ("refuse", "pass"):
+            raise InputError(f"`unguarded` must be `refuse` or `pass`, not `{self.unguarded}`")
+
+
+DEFAULT_OPTIONS: Final = Options()
+"""Refuse what cannot be guarded, and raise what breaks."""
 
 
 class _Rules:
@@ -106,21 +113,22 @@ class _Rules:
         if form is not None:
             return Call(self._guard, form, _document(content), self._options.style)
         if self._options.unguarded == "refuse" and not is_open(method, path):
-            raise Unguardable(method, path)
+            raise self._options.unguardable(method, path)
         return None
 
-    def _response(self, answer: _Answer, attempts: _Attempts) -> httpx2.Response:
-        if answer.body is not None:
-            self._options.on_verdict(answer.body.session.verdict())
-        return attempts.response(answer)
+    def _ready(self, answer: _Answer, attempts: _Attempts) -> httpx2.Response:
+        if answer.body is None:
+            return answer.response
+        self._options.on_verdict(answer.body.session.verdict())
+        return _whole(answer.response, attempts.call, answer.body, attempts.usages(answer))
 
     def _told(self, relay: Relay) -> None:
         if relay.finished:
             self._options.on_verdict(relay.session.verdict())
 
-    def _breaks(self, error: httpx2.TransportError, relay: Relay) -> Steps:
-        """Return what a stream ends with that the backend broke off."""
-        if self._options.broken == "raise":
+    def _breaks(self, error: httpx2.RequestError, relay: Relay, *, left: bool) -> Steps:
+        """Return what a stream ends with that the backend broke off, perhaps before any `left`."""
+        if self._options.broken == "raise" or not left:
             raise error
         return relay.break_off("the backend broke off its answer")
 
@@ -162,57 +170,82 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
             if verdict.message:
                 self._options.on_verdict(verdict)
                 return _not_sent(call, verdict)
-        attempts = _Attempts(call, content)
+        attempts = _Attempts(call, request, content)
         retrying = tenacity.Retrying(**attempts.rules())
-        answer: _Answer = retrying(lambda: self._attempt(call, request, attempts))
-        return self._response(answer, attempts)
+        try:
+            answer: _Answer = retrying(self._attempt, attempts)
+            return self._response(answer, attempts)
+        finally:
+            self._guard.driver.run(attempts.abandon())
 
     def close(self) -> None:
         """Close the transport below."""
         self._inner.close()
 
-    def _attempt(self, call: Call, request: httpx2.Request, attempts: _Attempts) -> _Answer:
-        sent = _forwarded(request, attempts.next())
-        response = self._inner.handle_request(sent)
+    def _attempt(self, attempts: _Attempts) -> _Answer:
+        """Ask the backend; where it fails when asked again, go back to what was withdrawn."""
+        try:
+            answer = self._ask(attempts)
+        except httpx2.RequestError:
+            if attempts.withdrawn is None:
+                raise
+            return attempts.withdrawn
+        if attempts.withdrawn is None or answer.response.is_success:
+            return answer
+        answer.response.close()
+        return attempts.withdrawn
+
+    def _ask(self, attempts: _Attempts) -> _Answer:
+        response = self._inner.handle_request(attempts.request())
         kind = _kind(response)
         if kind == "other":
             return _Answer(response)
         if kind == "stream":
-            relay = call.relay(patient=attempts.more)
+            relay = attempts.relay()
             texts = self._texts(response, relay)
-            first = next(texts, b"")
-            if relay.regenerate:
-                texts.close()
-                return _Answer(response, regenerate=True)
-            return _Answer(_streamed(response, call, _Stream(first, texts)))
+            stream = _Stream(next(texts, b""), texts)
+            return _Answer(_streamed(response, attempts.call, stream), relay=relay)
         with closing(response):
             data = response.read()
         try:
-            body = call.body(data)
+            body = attempts.call.body(data)
         except BodyError as error:
-            return _Answer(_broken(call, error))
+            return _Answer(_broken(attempts.call, error))
         self._guard.driver.run(body.judge())
-        return _Answer(response, body, regenerate=body.regenerate)
+        return _Answer(response, body)
+
+    def _response(self, answer: _Answer, attempts: _Attempts) -> httpx2.Response:
+        relay = answer.relay
+        if relay is None or not relay.regenerate:
+            return self._ready(answer, attempts)
+        relay.give_up()
+        texts = b"".join(self._judged(relay.finish()))
+        self._told(relay)
+        return _ended(answer.response, texts)
 
     def _texts(self, response: httpx2.Response, relay: Relay) -> Generator[bytes, None, None]:
-        driver = self._guard.driver
+        left = False
         try:
             with closing(response):
                 try:
                     for piece in response.iter_bytes():
-                        steps = relay.feed(piece)
-                        while (text := driver.advance(steps)) is not None:
-                            yield text.encode()
+                        for text in self._judged(relay.feed(piece)):
+                            left = True
+                            yield text
                         if relay.stopped:
                             break
                     steps = relay.finish()
-                except httpx2.TransportError as error:
-                    steps = self._breaks(error, relay)
-                while (text := driver.advance(steps)) is not None:
-                    yield text.encode()
+                except httpx2.RequestError as error:
+                    steps = self._breaks(error, relay, left=left)
+                yield from self._judged(steps)
             self._told(relay)
         finally:
-            driver.run(relay.abandon())
+            if not relay.regenerate:
+                self._guard.driver.run(relay.abandon())
+
+    def _judged(self, steps: Steps) -> Iterator[bytes]:
+        while (text := self._guard.driver.advance(steps)) is not None:
+            yield text.encode()
 
 
 class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
@@ -242,57 +275,83 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
             if verdict.message:
                 self._options.on_verdict(verdict)
                 return _not_sent(call, verdict)
-        attempts = _Attempts(call, content)
+        attempts = _Attempts(call, request, content)
         retrying = tenacity.AsyncRetrying(**attempts.rules())
-        answer: _Answer = await retrying(self._attempt, call, request, attempts)
-        return self._response(answer, attempts)
+        try:
+            answer: _Answer = await retrying(self._attempt, attempts)
+            return await self._response(answer, attempts)
+        finally:
+            await self._guard.driver.arun(attempts.abandon())
 
     async def aclose(self) -> None:
         """Close the transport below."""
         await self._inner.aclose()
 
-    async def _attempt(self, call: Call, request: httpx2.Request, attempts: _Attempts) -> _Answer:
-        sent = _forwarded(request, attempts.next())
-        response = await self._inner.handle_async_request(sent)
+    async def _attempt(self, attempts: _Attempts) -> _Answer:
+        """Ask the backend; where it fails when asked again, go back to what was withdrawn."""
+        try:
+            answer = await self._ask(attempts)
+        except httpx2.RequestError:
+            if attempts.withdrawn is None:
+                raise
+            return attempts.withdrawn
+        if attempts.withdrawn is None or answer.response.is_success:
+            return answer
+        await answer.response.aclose()
+        return attempts.withdrawn
+
+    async def _ask(self, attempts: _Attempts) -> _Answer:
+        response = await self._inner.handle_async_request(attempts.request())
         kind = _kind(response)
         if kind == "other":
             return _Answer(response)
         if kind == "stream":
-            relay = call.relay(patient=attempts.more)
+            relay = attempts.relay()
             texts = self._texts(response, relay)
-            first = await anext(texts, b"")
-            if relay.regenerate:
-                await texts.aclose()
-                return _Answer(response, regenerate=True)
-            return _Answer(_streamed(response, call, _AsyncStream(first, texts)))
+            stream = _AsyncStream(await anext(texts, b""), texts)
+            return _Answer(_streamed(response, attempts.call, stream), relay=relay)
         async with aclosing(response):
             data = await response.aread()
         try:
-            body = call.body(data)
+            body = attempts.call.body(data)
         except BodyError as error:
-            return _Answer(_broken(call, error))
+            return _Answer(_broken(attempts.call, error))
         await self._guard.driver.arun(body.judge())
-        return _Answer(response, body, regenerate=body.regenerate)
+        return _Answer(response, body)
+
+    async def _response(self, answer: _Answer, attempts: _Attempts) -> httpx2.Response:
+        relay = answer.relay
+        if relay is None or not relay.regenerate:
+            return self._ready(answer, attempts)
+        relay.give_up()
+        texts = b"".join([text async for text in self._judged(relay.finish())])
+        self._told(relay)
+        return _ended(answer.response, texts)
 
     async def _texts(self, response: httpx2.Response, relay: Relay) -> AsyncGenerator[bytes, None]:
-        driver = self._guard.driver
+        left = False
         try:
             async with aclosing(response):
                 try:
                     async for piece in response.aiter_bytes():
-                        steps = relay.feed(piece)
-                        while (text := await driver.aadvance(steps)) is not None:
-                            yield text.encode()
+                        async for text in self._judged(relay.feed(piece)):
+                            left = True
+                            yield text
                         if relay.stopped:
                             break
                     steps = relay.finish()
-                except httpx2.TransportError as error:
-                    steps = self._breaks(error, relay)
-                while (text := await driver.aadvance(steps)) is not None:
-                    yield text.encode()
+                except httpx2.RequestError as error:
+                    steps = self._breaks(error, relay, left=left)
+                async for text in self._judged(steps):
+                    yield text
             self._told(relay)
         finally:
-            await driver.arun(relay.abandon())
+            if not relay.regenerate:
+                await self._guard.driver.arun(relay.abandon())
+
+    async def _judged(self, steps: Steps) -> AsyncIterator[bytes]:
+        while (text := await self._guard.driver.aadvance(steps)) is not None:
+            yield text.encode()
 
 
 @dataclass(slots=True)
@@ -302,57 +361,89 @@ class _Answer:
     Attributes:
         response: the backend's, or ours.
         body: the judged body, where it is whole.
-        regenerate: whether the backend should be asked again.
+        relay: what guards it, where it is a stream.
     """
 
     response: httpx2.Response
     body: Body | None = None
-    regenerate: bool = False
+    relay: Relay | None = None
+
+    @property
+    def regenerate(self) -> bool:
+        """Whether the class would have the backend asked again."""
+        judged = self.relay or self.body
+        return judged is not None and judged.regenerate
 
 
 class _Attempts:
-    """How often a backend was asked, and what it cost."""
+    """How often a backend is asked one thing, what that cost, and what came of it.
 
-    def __init__(self, call: Call, content: bytes) -> None:
-        self._call = call
+    Attributes:
+        call: the way of the request through the guard.
+        withdrawn: the last answer in whose place another was asked for.
+    """
+
+    def __init__(self, call: Call, request: httpx2.Request, content: bytes) -> None:
+        self.call = call
+        self.withdrawn: _Answer | None = None
+        self._request = request
         self._content = content
         self._made = 0
+        self._began = time.monotonic()
         self._usages: list[Json] = []
+        self._relays: list[Relay] = []
         settings = call.guard.security_class.regenerate
         self._allowed = 1 + (settings.attempts if call.asks_again else 0)
         self._seconds = settings.seconds
-
-    @property
-    def more(self) -> bool:
-        """Whether the backend may be asked once more."""
-        return self._made < self._allowed
 
     def rules(self) -> dict[str, Any]:
         """Return when to ask again, and when to give up into the class's message."""
         return {
             "retry": tenacity.retry_if_result(self._wanted),
             "stop": tenacity.stop_after_attempt(self._allowed)
-            | tenacity.stop_after_delay(self._seconds),
+            | tenacity.stop_before_delay(self._seconds),
             "wait": tenacity.wait_random_exponential(multiplier=_PAUSE, max=_LONGEST_PAUSE),
             "retry_error_callback": lambda state: state.outcome.result(),
         }
 
-    def next(self) -> bytes:
-        """Return the content of the next request."""
+    def request(self) -> httpx2.Request:
+        """Return the next request; a further one must be answered in the time that is left."""
         self._made += 1
-        return self._content if self._made == 1 else self._call.corrected()
+        if self._made == 1:
+            return _forwarded(self._request, self._content)
+        sent = _forwarded(self._request, self.call.corrected())
+        given = sent.extensions.get("timeout") or {}
+        left = max(_LEAST, self._began + self._seconds - time.monotonic())
+        kinds = ("connect", "read", "write", "pool")
+        short = {kind: min(given.get(kind) or left, left) for kind in kinds}
+        sent.extensions = {**sent.extensions, "timeout": short}
+        return sent
 
-    def response(self, answer: _Answer) -> httpx2.Response:
-        """Return the response to the request."""
-        if answer.body is None:
-            return answer.response
-        usages = [usage for usage in self._usages if usage is not answer.body.usage]
-        return _whole(answer.response, self._call, answer.body, usages)
+    def relay(self) -> Relay:
+        """Return what guards a stream that answers the request."""
+        relay = self.call.relay(patient=self._made < self._allowed)
+        self._relays.append(relay)
+        return relay
+
+    def usages(self, answer: _Answer) -> list[Json]:
+        """Return what the answers before this one cost."""
+        own = answer.body.usage if answer.body is not None else None
+        return [usage for usage in self._usages if usage is not own]
+
+    def abandon(self) -> Steps:
+        """Close the journal's rows of the streams that were withdrawn."""
+        for relay in self._relays:
+            if relay.regenerate:
+                yield from relay.abandon()
 
     def _wanted(self, answer: _Answer) -> bool:
-        if answer.regenerate and answer.body is not None:
+        """Return whether to ask again: not where an attempt gave back what was withdrawn."""
+        if answer is self.withdrawn or not answer.regenerate:
+            return False
+        self.withdrawn = answer
+        if answer.body is not None:
             self._usages.append(answer.body.usage)
-        return answer.regenerate
+        return True
 
 
 class _Stream(httpx2.SyncByteStream):
@@ -437,6 +528,16 @@ def _streamed(
     )
 
 
+def _ended(response: httpx2.Response, texts: bytes) -> httpx2.Response:
+    """Return the response of a stream that was given up, with the texts that it ends with."""
+    return httpx2.Response(
+        response.status_code,
+        headers=response.headers,
+        content=texts,
+        extensions=_without_network(response),
+    )
+
+
 def _whole(
     response: httpx2.Response, call: Call, body: Body, usages: list[Json]
 ) -> httpx2.Response:
@@ -449,8 +550,13 @@ def _whole(
         response.status_code,
         headers=headers,
         content=body.delivered(usages),
-        extensions={k: v for k, v in response.extensions.items() if k != "network_stream"},
+        extensions=_without_network(response),
     )
+
+
+def _without_network(response: httpx2.Response) -> dict[str, Any]:
+    """Return a response's extensions without its connection, which is another's by now."""
+    return {key: value for key, value in response.extensions.items() if key != "network_stream"}
 
 
 def _not_sent(call: Call, verdict: Verdict) -> httpx2.Response:
