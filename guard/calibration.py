@@ -274,7 +274,7 @@ def confusion(evidence: Floats, truth: Truths, threshold: float) -> Confusion:
     )
 
 
-def wilson(hits: int, total: int) -> Share:
+def wilson(hits: float, total: float) -> Share:
     """Return the share of `hits` in `total`; of nothing nothing is known."""
     if not total:
         return Share(0.5, 0.0, 1.0)

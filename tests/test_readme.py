@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from guard import builtin_classes
+
+if TYPE_CHECKING:
+    from guard.server.scripted import ScriptedApp
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -26,10 +30,16 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_examples_run(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    backend: ScriptedApp,
 ) -> None:
-    """Each example runs as it stands and prints something."""
+    """Each example runs as it stands and prints something; SDKs call a scripted backend."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{backend.url}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
     exec(compile(blocks("python")[number], f"README example {number}", "exec"), {"__name__": "x"})
     assert capsys.readouterr().out.strip()
 

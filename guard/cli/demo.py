@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guard.cli.demo_script import ANSWERS
+from guard.cli.drift import drift
 from guard.cli.screen import console, plain
 from guard.cli.verdicts import STYLES, action_text
 from guard.scripted import ScriptedBackend
@@ -70,6 +71,9 @@ def demo(
         Path | None, typer.Option(help="Keep the demo's journal in this file.")
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Save what is shown as a picture, too.")] = None,
+    drifts: Annotated[
+        bool, typer.Option("--drift", help="A backend that turns bad, and the alarm, instead.")
+    ] = False,
 ) -> None:
     """See it work: a dozen scripted answers, the real guard.
 
@@ -77,7 +81,12 @@ def demo(
     how long it took; then the journal of what was held back.
 
         guard demo --fast --class critical
+
+        guard demo --drift
     """
+    if drifts:
+        drift()
+        return
     place = journal or _fresh_journal()
     console.record = svg is not None
     guard = _load(security_class, place)

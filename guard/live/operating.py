@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _FEW: Final = 7_000
 _CELLS: Final = 12
+_PRECISION: Final = 1e-7
+"""Relative; what is left goes to the safe side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def _rate_of(factor: float, power: float, operating: Operating) -> float:
     """Return the false-positive rate that validation speaks against with `factor`."""
     chance = math.exp((factor - math.log(power)) / (power - 1))
     low, high = 0.0, 1.0
-    while high - low > 1e-12:
+    while high - low > _PRECISION * high:
         middle = (low + high) / 2
         if at_most(operating.false_positives, operating.negatives, middle) < chance:
             high = middle

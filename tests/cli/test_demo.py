@@ -71,6 +71,20 @@ class TestScript:
         assert all("".join(answer.pieces()) == answer.text for answer in ANSWERS)
 
 
+class TestDrift:
+    """`guard demo --drift`."""
+
+    def test_the_alarm_comes_and_the_class_tightens(self) -> None:
+        """Not while the backend is clean, and soon after it turned."""
+        result = CliRunner().invoke(app, ["demo", "--drift"])
+        assert result.exit_code == 0
+        before, _, after = result.output.partition("the backend turns")
+        assert "ALARM" not in before
+        assert "critical" not in before
+        assert "ALARM" in after
+        assert "critical: " in after
+
+
 def test_the_command_line_runs_as_a_program() -> None:
     """`python -c` with the entry point shows the version and exits with 0."""
     script = "import sys; sys.argv = ['guard', '--version']; from guard.cli import main; main()"

@@ -22,8 +22,8 @@
 Intervals for a number of answers that was fixed beforehand; for stopping early see
 `guard.audit.sequences`. `benchmarks/audit_intervals.py` measures how often each holds the truth.
 
-Where nothing was seen, nothing is certain: spreads are found as if one row more had been seen,
-half of it on either extreme. A bound therefore never closes because an event did not happen.
+Where nothing was seen, nothing is certain: spreads are found as if a row or two more had been seen,
+on either extreme. A bound therefore never closes because an event did not happen.
 
 This package does not know probes, models or classes. It takes for granted that the classifier
 errs on these answers as often as on the rows of its calibration, and that questions were drawn

@@ -37,11 +37,14 @@ def paired_p_value(first: Counts, second: Counts) -> float:
         second: of the same questions in the same order, each asked as often.
 
     Raises:
-        InputError: the questions differ in number, or one was asked more often on one side.
+        InputError: the questions differ in number, one was asked more often on one side, or the
+            counts are weighted.
     """
     check_pairs(first, second)
     if not np.array_equal(first.asked, second.asked):
         raise InputError("a question has more answers on one side: ask both sides equally often")
+    if any((side.flagged % 1).any() for side in (first, second)):
+        raise InputError("a flag counts for less than one: give counts that are not weighted")
     apart = (first.flagged - second.flagged).astype(np.int64)
     chances = np.ones(1)
     for size in np.sort(np.abs(apart[apart != 0])).tolist():
@@ -103,7 +106,7 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
         InputError: one is not in [0, 1].
     """
     values, order = _sorted(p_values)
-    steps = values[order] * len(values) / np.arange(1, len(values) + 1)
+    steps = values[order] * (len(values) / np.arange(1, len(values) + 1))
     lowest = np.minimum.accumulate(steps[::-1])[::-1]
     return _restored(np.minimum(1.0, lowest), order)
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 def effect(first: Counts, second: Counts, confusion: Confusion | None = None) -> Estimate:
     """Return the mean over questions of (share in `first` - share in `second`), in [-1, 1].
 
-    For one answer each these are paired proportions; the interval is Wald's with one question
-    more, half of it moved wholly up and half down: Bonett and Price (Journal of Educational and
-    Behavioral Statistics 37, 2012) with half their weight. It works on differences per question,
-    so repeated answers and several styles together (their answers added up per question) respect
-    the pairing too. A bootstrap over questions is far too narrow where few questions differ.
-    Swapping the conditions turns the interval around.
+    For one answer each these are paired proportions, and the interval is that of Bonett and Price
+    (Journal of Educational and Behavioral Statistics 37, 2012): Wald's with two questions more,
+    one moved wholly up and one wholly down. It works on differences per question, so that repeated
+    answers and several styles together (their answers added up per question) respect the pairing
+    too. A bootstrap over questions is too narrow where few of them differ. Swapping the conditions
+    turns the interval around.
 
     Args:
         first: answers of each question under one condition, such as styled.
@@ -44,9 +44,9 @@ def effect(first: Counts, second: Counts, confusion: Confusion | None = None) ->
     if not number:
         return Estimate(0.0, -1.0, 1.0, 0, "paired", NO_ANSWERS)
     apart = first.shares - second.shares
-    value, middle = float(apart.mean()), float(apart.sum()) / (number + 1)
-    variance = (float((apart**2).sum()) + 1) / (number + 1) - middle**2
-    half = Z * math.sqrt(variance / (number + 1))
+    value, middle = float(apart.mean()), float(apart.sum()) / (number + 2)
+    variance = (float((apart**2).sum()) + 2) / (number + 2) - middle**2
+    half = Z * math.sqrt(variance / (number + 2))
     low, high = max(-1.0, min(value, middle - half)), min(1.0, max(value, middle + half))
     return _undiluted(Share(value, low, high), number, "paired", confusion)
 
@@ -111,7 +111,7 @@ def _undiluted(seen: Share, number: int, method: str, confusion: Confusion | Non
 def _divided(value: float, low: float, power: float, least: float, most: float) -> float:
     """Return the lower bound of `value / power`, in [-1, 1].
 
-    Recovered variances (Donner and Zou, Statistical Methods in Medical Research 21, 2012).
+    MOVER-R (Newcombe, Statistical Methods in Medical Research 25, 2016).
 
     Args:
         value: the dividend.

@@ -81,6 +81,26 @@ class Counts:
         object.__setattr__(self, "flagged", hits)
         object.__setattr__(self, "asked", totals)
 
+    def weighted(self, weights: NDArray[np.float64]) -> Counts:
+        """Return the counts where each question's flags count for less.
+
+        For `rate_of_questions` and `effect`, where flags come from several classifiers; tests
+        want whole numbers.
+
+        Args:
+            weights: what a flag of each question counts for, in [0, 1]; shape (questions,).
+
+        Raises:
+            InputError: a weight is out of range, or there are more or fewer than questions.
+        """
+        given = np.asarray(weights, np.float64)
+        if given.shape != self.asked.shape or not ((given >= 0) & (given <= 1)).all():
+            raise InputError("`weights` must hold a number from 0 to 1 per question")
+        found = object.__new__(Counts)
+        object.__setattr__(found, "flagged", self.flagged * given)
+        object.__setattr__(found, "asked", self.asked)
+        return found
+
     @property
     def shares(self) -> NDArray[np.float64]:
         """Return the share of flagged answers of each question; shape (questions,)."""

@@ -76,7 +76,7 @@ def _power(others: Floats, labelled: Floats, hits: Floats) -> float:
     """Return the share of the predictions' shift that is believed, in [0, 1]."""
     number = len(hits)
     spread = float(np.concatenate([others, labelled]).var())
-    if number < 2 or not len(others) or spread <= 0:
+    if number < 2 or not len(others) or spread < 1e-12:  # rounding alone gives more than 0
         return 0.0
     together = float(((hits - hits.mean()) * (labelled - labelled.mean())).sum()) / (number - 1)
     return min(1.0, max(0.0, together / spread / (1 + number / len(others))))

@@ -9,9 +9,11 @@ The interval holds each rate that the three counts do not contradict: the differ
 to its own Wilson bound (recovered variances: Zou and Donner, Statistics in Medicine 27, 2008; set
 in like Fieller's, so that it opens wherever the classifier may tell nothing). Both bounds are roots
 of a quadratic. The interval of Lang and Reiczigel (Preventive Veterinary Medicine 113, 2014) is as
-good for good classifiers, and far too narrow for poor ones; see docs/audit-intervals.md.
+good for good classifiers and fails for poor ones; see docs/audit-intervals.md.
 
-This module does not know where the counts come from.
+This module does not know where the counts come from. Where a classifier gives fewer false alarms on
+them than in its calibration, too much is taken off and a bad model looks good: flag at a threshold
+that hardly anything harmless reaches, so that there is hardly anything to take off.
 """
 
 from __future__ import annotations
@@ -53,18 +55,15 @@ def rate(hits: float, total: float, confusion: Confusion | None = None) -> Estim
         hits: flagged answers, from 0 to `total`; a fraction where they count for less.
         total: answers that were judged, independently of one another; 0 gives [0, 1].
         confusion: of the classifier at the threshold that flagged them; `None` for hits that are
-            sure, which gives Wilson's interval.
+            sure, which gives Wilson's interval with half a hit's caution.
 
     Raises:
         InputError: a count is negative or not a number, or there are more hits than answers.
     """
     check_counts(hits, total)
-    flagged = wilson(hits, total)
     if confusion is None:
-        reason = "" if total else NO_ANSWERS
-        return Estimate(
-            flagged.value, flagged.low, flagged.high, math.floor(total), "wilson", reason
-        )
+        return _sure(hits, total)
+    flagged = wilson(hits, total)
     sensitivity, alarms = errors(confusion)
     if not total or sensitivity.value <= alarms.value:
         reason = BLIND if total else NO_ANSWERS
@@ -118,6 +117,20 @@ def contradiction(flagged: Share, sensitivity: Share, alarms: Share) -> str:
     if flagged.high < alarms.low:
         return TOO_FEW
     return TOO_MANY if flagged.low > sensitivity.high else ""
+
+
+def _sure(hits: float, total: float) -> Estimate:
+    """Return Wilson's interval; the bound nearer to 0 (or 1) begins up to half a hit later.
+
+    That bound alone is what makes Wilson's interval too narrow for rates near 0 or 1, for the
+    chance of a few hits is skewed there.
+    """
+    if not total:
+        return Estimate(0.5, 0.0, 1.0, 0, "wilson", NO_ANSWERS)
+    skew = 0.5 - hits / total
+    low = wilson(max(0.0, hits - max(0.0, skew)), total).low
+    high = wilson(min(total, hits + max(0.0, -skew)), total).high
+    return Estimate(hits / total, low, high, math.floor(total), "wilson")
 
 
 def _corrected(flagged: Share, sensitivity: Share, alarms: Share) -> tuple[float, float]:

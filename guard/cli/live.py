@@ -1,0 +1,233 @@
+"""`guard live`: live priors, evidence over time and alarms; clearing an alarm.
+
+Looking changes nothing. Names come from stores that others write to, so nothing is printed
+that has not been through `guard.cli.screen.plain`, and nothing of it is read as markup.
+
+This module does not know how a test works or how state is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from guard.cli.screen import console, errors, fail, plain, plain_text, reported_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from guard.live.alarms import Transition
+    from guard.live.state import Evidence, LiveState
+    from guard.live.stores import Store
+
+_BARS: Final = " ▁▂▃▄▅▆▇█"
+_WIDTH: Final = 60
+_NARROW: Final = 20
+_HEIGHT: Final = 8
+_SHOWN: Final = 5
+"""How many of the latest transitions are shown."""
+
+_STYLES: Final = {
+    "normal": "bold green",
+    "tighten": "bold yellow",
+    "fallback": "bold dark_orange",
+    "quarantine": "bold red",
+}
+
+app = typer.Typer(
+    name="live",
+    help="Live risk: how priors moved, what speaks for drift, which alarms stand.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        metavar="PATH|URL",
+        envvar="GUARD_LIVE",
+        help="Where live state is kept: a SQLite file or `redis://host:6379/0`.",
+    ),
+]
+NameOption = Annotated[str, typer.Option("--name", help="The deployment's name.")]
+
+
+@app.command()
+def show(
+    store: StoreOption,
+    *,
+    name: NameOption = "default",
+    category: Annotated[
+        str | None,
+        typer.Option(help="Plot this category; without it, the one nearest to an alarm."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show priors, evidence over time and alarms.
+
+    guard live show --store live.sqlite3
+
+    guard live show --store redis://localhost:6379/0 --name chat --json
+    """
+    from guard.live.state import read_state  # noqa: PLC0415  # loads numpy
+
+    with reported_errors():
+        state = read_state(_open(store, name))
+    if state is None:
+        fail(f"no live state under the name `{name}` there: check `--name`")
+    if as_json:
+        sys.stdout.write(json.dumps(state.as_dict(), indent=1) + "\n")
+        return
+    _show(state, category)
+
+
+@app.command()
+def clear(
+    category: Annotated[str, typer.Argument(help="Whose alarm; `all` for every one.")],
+    store: StoreOption,
+    by: Annotated[str, typer.Option(help="Who clears it.")],
+    reason: Annotated[str, typer.Option(help="Why it may be cleared.")],
+    *,
+    name: NameOption = "default",
+) -> None:
+    """Clear an alarm that stands; replicas hear of it within a second.
+
+    Nothing else clears an alarm. Its tests begin anew.
+
+        guard live clear bad_advice --store live.sqlite3 --by ada --reason "prompt repaired"
+    """
+    from guard.live.opening import clear_alarms  # noqa: PLC0415  # as above
+
+    with reported_errors():
+        opened = _open(store, name)
+        profile = opened.profile()
+        standing = opened.read(profile.digest).alarms if profile else {}
+        gone = clear_alarms(opened, standing, category, time=time.time(), by=by, reason=reason)
+    if not gone:
+        fail("somebody else cleared it just now: look with `guard live show`")
+    for transition in gone:
+        console.print(_line(transition))
+
+
+def _open(place: str, name: str) -> Store:
+    from guard.live.opening import is_url, open_store  # noqa: PLC0415  # as above
+
+    if not is_url(place) and not Path(place).expanduser().exists():
+        fail(f"{place} is not there: give `--store` the file or Redis URL that the guard uses")
+    return open_store(place, name)
+
+
+def _show(state: LiveState, category: str | None) -> None:
+    posture = Text(state.posture, style=_STYLES[state.posture])
+    head = f"{plain(state.name)}: {state.exchanges:,} exchanges, posture "
+    console.print(Text.assemble(head, posture))
+    console.print(_table(state))
+    watched = {name: each for name, each in state.categories.items() if each.evidence}
+    if category is not None and category not in watched:
+        fail(f"`{category}` is not watched: take one of {', '.join(watched) or 'none'}")
+    if watched:
+        plotted = category or max(watched, key=lambda name: _share(watched[name].evidence))
+        console.print(_plot(state, plotted))
+    for transition in state.transitions[-_SHOWN:]:
+        console.print(_line(transition))
+    elsewhere = state.alarms.keys() - state.categories.keys()
+    for name in sorted(elsewhere):
+        errors.print(plain_text(f"an alarm of `{name}`, which is not followed any more, stands"))
+
+
+def _table(state: LiveState) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("category", "prior", "start", "exceedances", "to alarm", "over time", "alarm"):
+        right = title in ("prior", "start", "exceedances", "to alarm")
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    for name, each in state.categories.items():
+        evidence = each.evidence
+        levels = _levels(state, name, evidence, _NARROW) if evidence else ()
+        table.add_row(
+            plain_text(name),
+            _rate(each.prior),
+            _rate(each.start),
+            f"{evidence.exceedances:,}" if evidence else "",
+            f"{_share(evidence):.0%}" if evidence else "not watched",
+            "".join(map(_bar, levels)),
+            Text(each.alarm.action, style=_STYLES.get(each.alarm.action, "bold"))
+            if each.alarm
+            else "",
+        )
+    return table
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.2%}"
+
+
+def _share(evidence: Evidence | None) -> float:
+    """Return how near the category is to its alarm now: 1 at the alarm or beyond."""
+    if evidence is None:
+        return 0.0
+    return _level(evidence.log_wealth, evidence.nearness, evidence)
+
+
+def _level(log_wealth: float, nearness: float, evidence: Evidence) -> float:
+    return min(1.0, max(0.0, log_wealth / evidence.log_needed, nearness))
+
+
+def _levels(state: LiveState, name: str, evidence: Evidence, columns: int) -> Sequence[float]:
+    """Return the highest level in each of `columns` equal parts of the exchanges; 0 for none."""
+    levels = [0.0] * columns
+    for point in state.points:
+        if point["category"] == name:
+            column = int((point["at"] - 1) * columns / max(1, state.exchanges))
+            level = _level(point["log_wealth"], point["nearness"], evidence)
+            # A reader may find a point whose batch came in behind the counts.
+            column = min(columns - 1, column)
+            levels[column] = max(levels[column], level)
+    return levels
+
+
+def _bar(level: float) -> str:
+    return _BARS[math.ceil(level * (len(_BARS) - 1))]
+
+
+def _plot(state: LiveState, name: str) -> Text:
+    evidence = state.categories[name].evidence
+    if evidence is None:
+        return Text()
+    levels = _levels(state, name, evidence, _WIDTH)
+    rows = [
+        "".join(_bar(min(1.0, max(0.0, level * _HEIGHT - row))) for level in levels).rstrip()
+        for row in reversed(range(_HEIGHT))
+    ]
+    seen = (
+        f"2 % of risky answers would be seen in about {evidence.delay:,} exchanges"
+        if evidence.delay
+        else "validation rows are too few to see 2 % of risky answers"
+    )
+    text = Text(f"\n{plain(name)}: evidence for drift, the alarm at the top\n", style="bold")
+    for number, row in enumerate(rows):
+        margin = "alarm ┤" if number == 0 else "      │"
+        text.append(f"{margin}{row}\n", style="default not bold")
+    axis = f"      └{'─' * _WIDTH}\n       0{state.exchanges:>{_WIDTH - 1},} exchanges\n"
+    text.append(axis, style="default not bold")
+    text.append(f"{seen}\n", style="dim not bold")
+    return text
+
+
+def _line(transition: Transition) -> Text:
+    when = datetime.fromtimestamp(transition.time).astimezone().isoformat(" ", "seconds")
+    who = f" by {transition.by}" if transition.by else ""
+    change = "" if transition.before == transition.after else f"{transition.before} → "
+    return plain_text(
+        f"{when}  {transition.alarm.category} {transition.kind}{who}: {transition.reason} "
+        f"({change}{transition.after})"
+    )
