@@ -81,14 +81,14 @@ def load_parts(
     _try_out((*packs, fingerprints, classifier))
     # The cheap detectors go first: if the time runs out, they have answered.
     return Parts(
-        stricter=_stricter(loaded, security_class),
+        stricter=stricter(loaded, security_class),
         security_class=loaded,
         detectors=(*packs, fingerprints, classifier, *detectors),
         redactor=partial(redact, detectors=packs),
     )
 
 
-def _stricter(
+def stricter(
     security_class: SecurityClass, source: str | Path | SecurityClass
 ) -> SecurityClass | None:
     """Return the class that judges while an alarm asks to tighten.

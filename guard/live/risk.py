@@ -119,6 +119,11 @@ class LiveRisk:
         return self._store.name
 
     @property
+    def store(self) -> Store:
+        """Where the state is kept."""
+        return self._store
+
+    @property
     def posture(self) -> Posture:
         """How the deployment stands: the most severe action of its standing alarms."""
         with self._lock:

@@ -83,8 +83,11 @@ def create_app(
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+            for end in service.at_end:
+                end()
             if backend is not None:
                 await backend.aclose()
+            await asyncio.to_thread(guards.close)
 
     app = FastAPI(
         title="Clearance",

@@ -12,7 +12,7 @@ from guard.detectors.base import Finding
 from guard.exchange import Channel, Choice, Exchange, Message, ToolCall
 from guard.journal.store import Journal
 from guard.session import CONTENT, Session
-from guard.steps import Deployment, Judge, Keep, Outcome, Release
+from guard.steps import Ask, Deployment, Judge, Keep, Outcome, Release
 from guard.text.units import CONTEXT, LOOKAHEAD, units
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Hand:
         keep: Callable[[Keep], Outcome | None] = lambda _: None,
     ) -> None:
         """Have asked nothing yet."""
-        self.log: list[Judge | Keep | Release] = []
+        self.log: list[Ask] = []
         self._judge = judge
         self._keep = keep
 

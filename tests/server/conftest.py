@@ -17,7 +17,7 @@ from guard.server.scripted import serve_in_thread
 from guard.server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from fastapi import FastAPI
 
@@ -39,7 +39,7 @@ def make_judges(
 ) -> Callable[..., Judges]:
     """Return the maker of judges that fire on words, and redact secrets and personal data."""
 
-    def make(*detectors: Detector, journal: Any = None, **changes: Any) -> Judges:
+    def make(*detectors: Detector, journal: Any = None, live: Any = None, **changes: Any) -> Judges:
         limits = dict(make_class().limits) | {
             "secret_leak": {"flag": 0.3, "act": 0.5, "remedy": "redact"},
             "pii_leak": {"flag": 0.4, "act": 0.85, "remedy": "redact"},
@@ -48,6 +48,7 @@ def make_judges(
             make_class(**({"limits": limits} | changes)),
             detectors or (secret_detector(), personal_data_detector(), word_detector()),
             journal=journal,
+            live=live,
             redactor=str,
         )
 
@@ -56,12 +57,16 @@ def make_judges(
 
 @pytest.fixture
 def make_app(make_judges: Callable[..., Judges]) -> Callable[..., FastAPI]:
-    """Return the maker of apps; `judges` are those of every class."""
+    """Return the maker of apps; `judges` are those of every class, unless `load` makes them."""
 
-    def make(judges: Judges | None = None, **settings: Any) -> FastAPI:
+    def make(
+        judges: Judges | None = None,
+        load: Callable[[], Mapping[str, Judges]] | None = None,
+        **settings: Any,
+    ) -> FastAPI:
         given = ServerSettings(**settings)
         there = judges or make_judges()
-        return create_app(given, load=lambda: dict.fromkeys(given.sources, there))
+        return create_app(given, load=load or (lambda: dict.fromkeys(given.sources, there)))
 
     return make
 
@@ -72,6 +77,7 @@ def serve(make_app: Callable[..., FastAPI]) -> Iterator[Callable[..., httpx2.Cli
     with ExitStack() as stack:
 
         def start(judges: Judges | None = None, **settings: Any) -> httpx2.Client:
+            """Serve an app of `make_app`."""
             app = make_app(judges, **settings)
             url = stack.enter_context(serve_in_thread(app)).url
             return stack.enter_context(httpx2.Client(base_url=url, timeout=30))

@@ -4,6 +4,8 @@ It runs where LiteLLM is installed, which need not be where the tests are: it im
 this repository. Arguments: the server's address, the client key, and a JSON list of jobs.
 Each job gives one line of JSON.
 """
+# mypy: disable-error-code="import-not-found"
+# pyright: reportMissingImports=false
 
 from __future__ import annotations
 
@@ -93,7 +95,7 @@ async def _main(url: str, key: str, jobs: list[dict[str, Any]]) -> None:
     guardrail = _guardrail(url, key)
     for job in jobs:
         done = await (stream if "pieces" in job else apply)(guardrail, job)
-        print(json.dumps(done), flush=True)
+        sys.stdout.write(f"{json.dumps(done)}\n")
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ async def _body(receive: Receive) -> bytes:
 def _read(body: bytes) -> Json | None:
     try:
         read = json.loads(body or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return read if isinstance(read, dict) else None
 

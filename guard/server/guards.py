@@ -1,0 +1,289 @@
+"""The guards of a running server: which one judges a request, and how policies are loaded anew.
+
+Guards never change. A reload makes new ones of all policy files and puts them in the place of
+the old ones at once, or, where any file is wrong, not at all; exchanges that are under way
+finish under the guard that they began with.
+
+This module does not know HTTP or how a text is judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import platformdirs
+import structlog
+
+from guard.engine import Guard
+from guard.errors import ConfigurationError, GuardError
+from guard.journal.store import Journal
+from guard.live.deployed import follow
+from guard.live.opening import open_store
+from guard.loading import admitted, load_parts, stricter
+from guard.policy import load_class
+from guard.security_class import JournalSettings
+from guard.server.deployed import fingerprint_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from guard.detectors.base import Detector
+    from guard.live import LiveRisk
+    from guard.loading import Parts
+    from guard.security_class import SecurityClass
+    from guard.server.keys import Caller
+    from guard.server.metrics import Metrics
+    from guard.server.settings import ServerSettings
+
+NOTHING: Final = "none"
+"""What the settings `journal` and `live` say for nowhere."""
+
+_log = structlog.get_logger("guard")
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """What judges under one security class.
+
+    Attributes:
+        guard: decides, mends and journals.
+        scorer: judges a text to its end, whatever it finds, and keeps nothing; for scores.
+    """
+
+    guard: Guard
+    scorer: Guard
+
+    @classmethod
+    def of(
+        cls, security_class: SecurityClass, detectors: Sequence[Detector], **parts: Any
+    ) -> Judges:
+        """Return the judges of a class; `parts` are those of a `Guard`.
+
+        Raises:
+            ConfigurationError: they do not fit together.
+        """
+        return cls(
+            Guard(security_class, detectors, **parts), Guard(_scoring(security_class), detectors)
+        )
+
+    @property
+    def security_class(self) -> SecurityClass:
+        """The class under which they judge."""
+        return self.guard.security_class
+
+
+class Loader:
+    """Makes the guards that a server's settings ask for.
+
+    The classifier is loaded once, and again only where a class has categories of its own.
+
+    Args:
+        settings: say which classes there are.
+        journal: where the guards keep their rows; `None` for nowhere.
+    """
+
+    def __init__(self, settings: ServerSettings, journal: Journal | None) -> None:
+        """Load nothing yet."""
+        self._settings = settings
+        self._journal = journal
+        self._standard: Parts | None = None
+        self._lives: dict[str, tuple[SecurityClass, LiveRisk]] = {}
+
+    def __call__(self) -> dict[str, Judges]:
+        """Return the judges by the source of their class.
+
+        Raises:
+            ConfigurationError: everything that is wrong in any of the files.
+        """
+        judges: dict[str, Judges] = {}
+        problems: list[str] = []
+        for source in self._settings.sources:
+            try:
+                judges[source] = self._judges(load_class(source), source)
+            except GuardError as error:
+                problems += _problems(error)
+        if problems:
+            raise ConfigurationError(problems)
+        return judges
+
+    def close(self) -> None:
+        """Deliver what the live risks have seen, and let go of their stores."""
+        for _, live in self._lives.values():
+            live.close()
+
+    def _live(
+        self, security_class: SecurityClass, detectors: Sequence[Detector], source: str
+    ) -> LiveRisk | None:
+        """Return what follows the live risk of a class; a reload does not forget what was seen."""
+        place = self._settings.live
+        if security_class.live is None or place == NOTHING:
+            return None
+        known, live = self._lives.get(source, (None, None))
+        if live is None or known != security_class:
+            if live is not None:
+                live.flush()
+            store = live.store if live is not None else None
+            if store is None and place is not None:
+                store = open_store(place, security_class.name)
+            live = follow(security_class, detectors, store=store)
+            self._lives[source] = (security_class, live)
+        return live
+
+    def _judges(self, security_class: SecurityClass, source: str) -> Judges:
+        settings = self._settings
+        parts = replace(self._parts(security_class), security_class=security_class)
+        deployed = admitted(parts, settings.tag, settings.trust, fingerprint_of(settings.deployed))
+        return Judges.of(
+            deployed,
+            parts.detectors,
+            live=self._live(deployed, parts.detectors, source),
+            stricter=stricter(security_class, source),
+            journal=self._journal,
+            language=settings.language,
+            redactor=parts.redactor,
+        )
+
+    def _parts(self, security_class: SecurityClass) -> Parts:
+        if security_class.heads:
+            return load_parts(security_class, None, self._settings.model, (), ())
+        if self._standard is None:
+            self._standard = load_parts(security_class, None, self._settings.model, (), ())
+        return self._standard
+
+
+class Guards:
+    """The guards in use, which a reload may replace at any time.
+
+    Args:
+        load: makes all of them, by the source of their class.
+        settings: say which class is whose.
+        metrics: where reloads are counted.
+
+    Raises:
+        ConfigurationError: a policy or the model is wrong.
+    """
+
+    def __init__(
+        self, load: Callable[[], Mapping[str, Judges]], settings: ServerSettings, metrics: Metrics
+    ) -> None:
+        """Load them for the first time."""
+        self._load = load
+        self._settings = settings
+        self._metrics = metrics
+        self._busy = asyncio.Lock()
+        self._wanted = asyncio.Event()
+        self._judges = load()
+        self._seen = self._fingerprint()
+        self.loaded = datetime.now(UTC)
+        self.stale = False
+
+    @property
+    def default(self) -> Judges:
+        """The judges of the server's own class."""
+        return self._judges[self._settings.security_class]
+
+    def of(self, caller: Caller, path: str) -> Judges:
+        """Return who judges a request: the stricter of its key's and its route's class."""
+        route = self._settings.route(path)
+        sources = [caller.security_class, route.security_class if route else None]
+        named = [self._judges[source] for source in sources if source]
+        return max(named, key=lambda j: j.security_class.rank, default=self.default)
+
+    def upstream_model(self, caller: Caller, path: str) -> str | None:
+        """Return the model that a request is sent to, `None` for what it asks for."""
+        if self._settings.deployed is not None:
+            return self._settings.deployed.model
+        route = self._settings.route(path)
+        return caller.upstream_model or (route.upstream_model if route else None)
+
+    def close(self) -> None:
+        """Let go of what the guards keep."""
+        close = getattr(self._load, "close", None)
+        if close is not None:
+            close()
+
+    def want_reload(self) -> None:
+        """Have `watch` load everything anew soon; callable from a signal handler of the loop."""
+        self._wanted.set()
+
+    async def reload(self) -> bool:
+        """Load everything anew and use it, or keep what is there; return whether it is used."""
+        async with self._busy:
+            try:
+                judges = await asyncio.to_thread(self._load)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the old ones go on
+                _log.error("guard.policies_refused", problems=_problems(error))
+                self.stale = True
+            else:
+                self._judges = judges
+                self.loaded = datetime.now(UTC)
+                self.stale = False
+                _log.info("guard.policies_loaded", classes=sorted(self.names))
+            self._metrics.reload(ok=not self.stale)
+            return not self.stale
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the classes in use."""
+        return {judges.security_class.name for judges in self._judges.values()}
+
+    async def watch(self) -> None:
+        """Reload whenever it is wanted or a file has changed; runs until it is cancelled."""
+        every = self._settings.reload_seconds or None
+        while True:
+            try:
+                async with asyncio.timeout(every):
+                    await self._wanted.wait()
+            except TimeoutError:
+                if (await asyncio.to_thread(self._fingerprint)) == self._seen:
+                    continue
+            self._wanted.clear()
+            self._seen = await asyncio.to_thread(self._fingerprint)
+            await self.reload()
+
+    def _fingerprint(self) -> tuple[str, ...]:
+        """Return what the policy files, the heads that they name and the tag hold now."""
+        policies = [source.partition("#")[0] for source in self._settings.sources]
+        heads = [head for j in self._judges.values() for head in j.security_class.heads]
+        tags = [str(self._settings.tag)] if self._settings.tag else []
+        return tuple(_digest(Path(name)) for name in dict.fromkeys([*policies, *heads, *tags]))
+
+
+def _scoring(security_class: SecurityClass) -> SecurityClass:
+    """Return a class with the same limits that stops at nothing and notes nothing."""
+    nothing = JournalSettings(actions=())
+    return security_class.model_copy(update={"shadow": True, "journal": nothing})
+
+
+def open_journal(settings: ServerSettings) -> Journal | None:
+    """Open the journal that the settings name.
+
+    Raises:
+        JournalError: it cannot be opened.
+    """
+    if settings.journal == NOTHING:
+        return None
+    if settings.journal is None and settings.demo:
+        # A demonstration's rows do not mix with real ones.
+        return Journal(Path(platformdirs.user_state_dir("clearance")) / "demo.sqlite3")
+    return Journal(settings.journal)
+
+
+def _problems(error: Exception) -> list[str]:
+    """Return what is wrong; of an unforeseen error only its type, since it may quote anything."""
+    if isinstance(error, ConfigurationError):
+        return list(error.problems)
+    return [str(error) if isinstance(error, GuardError) else type(error).__name__]
+
+
+def _digest(path: Path) -> str:
+    """Return a file's digest, `""` where there is none: a built-in class has a name only."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return ""

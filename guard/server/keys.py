@@ -1,0 +1,135 @@
+"""Client keys: who calls, known by the hash of a key.
+
+A key is read from `x-guard-key`, `x-api-key` or `Authorization: Bearer`; the first that is
+there counts, so that a client can send the backend's own key beside its own.
+
+Keys are made by this module (256 random bits) or long; a fast hash is enough for those. It is
+compared with every configured one in constant time.
+
+This module does not know what a client may do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from starlette.datastructures import Headers
+
+from guard.errors import InputError
+from guard.server.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from guard.server.settings import ClientKey
+
+CALLER: Final = "guard.caller"
+"""Where a request's scope holds who calls."""
+
+HEADERS: Final = ("x-guard-key", "x-api-key", "authorization")
+"""Where a key may be, the first that is there counts."""
+
+SHORTEST: Final = 20
+"""Characters of the shortest key that is taken; shorter ones could be guessed from the hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    Attributes:
+        name: the client's name, `""` on a server without keys.
+        header: the name of the header that held its key, so that it is not sent on.
+        security_class: under which its exchanges are judged, `None` for the server's.
+        upstream_model: the model that its requests are sent to, `None` for what they ask for.
+    """
+
+    name: str = ""
+    header: str = ""
+    security_class: str | None = None
+    upstream_model: str | None = None
+
+
+ANYBODY: Final = Caller()
+"""Who calls a server without keys."""
+
+
+def new_key() -> str:
+    """Return a new key with 256 random bits."""
+    return f"gk-{secrets.token_urlsafe(32)}"
+
+
+def hash_of(key: str) -> str:
+    """Return what the settings file holds of `key`.
+
+    Raises:
+        InputError: the key is so short that it could be guessed from its hash.
+    """
+    if len(key) < SHORTEST:
+        raise InputError(
+            f"the key has {len(key)} characters and needs at least {SHORTEST}: "
+            "press Enter without one, and a good one is made"
+        )
+    return _digest(key)
+
+
+class KeyCheck:
+    """An ASGI app in front of `app` that only lets in whoever shows a key.
+
+    Args:
+        app: the app behind.
+        keys: the clients; with none, everybody is let in.
+        public: paths that need no key.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[ClientKey], public: Collection[str]) -> None:
+        """Keep the keys' hashes."""
+        self._app = app
+        self._keys = tuple(keys)
+        self._public = frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, with its caller in the scope.
+
+        Raises:
+            Refused: there is no key, or none that is known.
+        """
+        if scope["type"] == "http":
+            open_to_all = not self._keys or scope["path"] in self._public
+            scope[CALLER] = ANYBODY if open_to_all else self._caller(Headers(scope=scope))
+        await self._app(scope, receive, send)
+
+    def _caller(self, headers: Headers) -> Caller:
+        header = next((name for name in HEADERS if name in headers), "")
+        given = headers.get(header, "")
+        scheme, _, token = given.partition(" ")
+        key = token.strip() if header == "authorization" and scheme.lower() == "bearer" else given
+        digest = _digest(key).encode()
+        # All of them, so that the time does not tell which one came close.
+        same = [k for k in self._keys if hmac.compare_digest(k.hash.encode(), digest)]
+        if not same:
+            missing = "is missing" if not header else "is not known"
+            raise Refused(
+                401,
+                f"the client key {missing}: send it as `Authorization: Bearer KEY`, "
+                "`x-api-key` or `x-guard-key`",
+                "invalid_api_key",
+                {"www-authenticate": "Bearer"},
+            )
+        return Caller(same[0].name, header, same[0].security_class, same[0].upstream_model)
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Return who calls."""
+    caller: Caller = scope[CALLER]
+    return caller
+
+
+def _digest(key: str) -> str:
+    return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

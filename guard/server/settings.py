@@ -1,0 +1,234 @@
+"""The settings of a server's process: where it listens, what stands behind it, its limits.
+
+They come from options, then `GUARD_*` variables, then a YAML file. None of them says what a
+response may carry: that is a policy file's alone, and a variable that looks as if it did is
+refused (`guard.server.configuration`).
+
+This module does not know how any setting is used, and loads no policy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from contextvars import ContextVar
+from pathlib import Path  # noqa: TC003  # pydantic reads it
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import PydanticBaseSettingsSource  # noqa: TC002  # read at runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX: Final = "GUARD_"
+"""What the variables begin with."""
+
+HASH: Final = r"^sha256:[0-9a-f]{64}$"
+"""What a hashed key looks like; `guard serve --hash-key` prints one."""
+
+LABEL: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+PATH: Final = r"^/[\x21-\x7e]*$"
+HTTP_URL: Final = r"^https?://[^\s?#]+$"
+
+_BY_FILE: Final = ("deployed", "keys", "routes", "trust")
+"""Settings with parts; they are read from the file alone."""
+
+FILE_VALUES: Final[ContextVar[Mapping[str, Any]]] = ContextVar(
+    "file_values", default=MappingProxyType({})
+)
+"""What the settings file says, while settings are read."""
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Label = Annotated[str, StringConstraints(pattern=LABEL)]
+Source = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Rule(BaseModel):
+    """What holds for some of the requests.
+
+    Attributes:
+        security_class: under which they are judged; the server's by default.
+        upstream_model: the model that they are sent to, whichever they ask for.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    security_class: Source | None = None
+    upstream_model: Source | None = None
+
+
+class ClientKey(Rule):
+    """A client that may call the server, known by the hash of its key.
+
+    Attributes:
+        name: what logs call the client.
+        hash: `sha256:` and the digest of the key; `guard serve --hash-key` prints it.
+    """
+
+    name: Label
+    hash: Annotated[str, StringConstraints(pattern=HASH)]
+
+
+class RouteRule(Rule):
+    """What holds for requests whose path is or begins with `path`.
+
+    Attributes:
+        path: such as `/v1/responses`; whole segments count, and the longest rule that fits.
+    """
+
+    path: Annotated[str, StringConstraints(pattern=PATH)]
+
+    def fits(self, path: str) -> bool:
+        """Return whether the rule is about `path`."""
+        own = self.path.rstrip("/")
+        return path == own or path.startswith(f"{own}/")
+
+
+class Deployed(BaseModel):
+    """Which model stands behind the server; a tag is good for this one alone.
+
+    Attributes:
+        model: its id; every request is sent to it, whichever it asks for.
+        system_prompt: a file with the exact text that applications send; none by default.
+        adapter: the file or directory of its adapter's weights; none by default.
+        tools: a file with its tools, a JSON list as the backend gets them; none by default.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Source
+    system_prompt: Path | None = None
+    adapter: Path | None = None
+    tools: Path | None = None
+
+
+class ServerSettings(BaseSettings):
+    """Everything about the process and nothing about what a response may carry.
+
+    Attributes:
+        host: the address to listen on.
+        port: the port; 0 for any that is free.
+        security_class: a built-in class's name or a policy file (`file.yaml#name`).
+        model: a classifier's directory; the bundled one by default.
+        journal: a path or SQLAlchemy URL; `none` for no journal; by default a file in the
+            user's state directory.
+        live: a path or Redis URL where the live risk is kept; `none` not to follow it; by default
+            in memory. Only classes with a `live` section are followed.
+        language: the language tag of messages to end users.
+        upstream: the base URL of the backend to guard, such as `https://api.openai.com`.
+        upstream_key: sent to the backend in place of what the client sent.
+        demo: answer from the scripted backend.
+        deployed: which model stands behind the server.
+        tag: the file of the signed tag that says up to which class it may be deployed.
+        trust: the files of the public keys of those whose signature counts.
+        other_paths: whether the proxy refuses or passes paths that it cannot guard.
+        open: serve without client keys, whoever can reach the address.
+        keys: the clients that may call.
+        routes: what holds for single paths.
+        max_body_bytes: of one request's body.
+        max_buffer_bytes: of the bodies of all requests that are being served or wait.
+        max_headers: header fields of a request.
+        max_header_bytes: names and values together.
+        max_json_depth: how deep arrays and objects of a body may be nested.
+        max_in_flight: requests that are served at a time; streams count until they end.
+        max_queue: requests that wait for their turn; more are told to come back.
+        queue_seconds: how long a request waits for its turn.
+        body_seconds: how long a request's body may take to arrive.
+        answer_seconds: how long an answer of the service's own may take.
+        upstream_seconds: how long the backend may be silent.
+        grace_seconds: how long running requests may go on after SIGTERM.
+        reload_seconds: how often policy files are looked at for changes; 0 for on SIGHUP alone.
+        log_level: of the server's own events.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        enable_decoding=False,
+    )
+
+    host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    security_class: Source = "public"
+    model: Path | None = None
+    journal: Source | None = None
+    live: Source | None = None
+    language: Source | None = None
+    upstream: Annotated[str, StringConstraints(pattern=HTTP_URL)] | None = None
+    upstream_key: SecretStr | None = None
+    demo: bool = False
+    deployed: Deployed | None = None
+    tag: Path | None = None
+    trust: tuple[Path, ...] = ()
+    other_paths: Literal["refuse", "pass"] = "refuse"
+    open: bool = False
+    keys: tuple[ClientKey, ...] = ()
+    routes: tuple[RouteRule, ...] = ()
+    max_body_bytes: int = Field(default=8 << 20, ge=1, le=1 << 30)
+    max_buffer_bytes: int = Field(default=256 << 20, ge=1, le=1 << 36)
+    max_headers: int = Field(default=100, ge=1, le=10_000)
+    max_header_bytes: int = Field(default=32 << 10, ge=1, le=1 << 20)
+    max_json_depth: int = Field(default=64, ge=1, le=500)
+    max_in_flight: int = Field(default=256, ge=1, le=100_000)
+    max_queue: int = Field(default=256, ge=0, le=100_000)
+    queue_seconds: Seconds = 10.0
+    body_seconds: Seconds = 30.0
+    answer_seconds: Seconds = 60.0
+    upstream_seconds: Seconds = 120.0
+    grace_seconds: Seconds = 30.0
+    reload_seconds: float = Field(default=2.0, ge=0, le=86_400, allow_inf_nan=False)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # there is no such file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, the first that has one counts."""
+        file = InitSettingsSource(settings_cls, dict(FILE_VALUES.get()))
+        return init_settings, env_settings, file
+
+    @field_validator(*_BY_FILE, mode="before")
+    @classmethod
+    def _only_by_file(cls, value: object) -> object:
+        if isinstance(value, str):
+            text = "stands in the settings file, in parts: it is not read from a variable"
+            raise ValueError(text)  # noqa: TRY004  # pydantic takes no other
+        return value
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every security class that some request may be judged under, the default first."""
+        rules: tuple[Rule, ...] = (*self.keys, *self.routes)
+        named = [rule.security_class for rule in rules]
+        return tuple(dict.fromkeys([self.security_class, *filter(None, named)]))
+
+    def route(self, path: str) -> RouteRule | None:
+        """Return the longest rule that fits `path`, `None` where none does."""
+        fitting = [rule for rule in self.routes if rule.fits(path)]
+        return max(fitting, key=lambda rule: len(rule.path), default=None)

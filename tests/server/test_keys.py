@@ -1,0 +1,157 @@
+"""Client keys: who is let in, under which class, and what the hash may be made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from guard.errors import InputError
+from guard.server.guards import Guards
+from guard.server.keys import SHORTEST, Caller, hash_of, new_key
+from guard.server.load import Load
+from guard.server.metrics import Metrics
+from guard.server.settings import HASH, ClientKey, RouteRule, ServerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx2
+
+    from guard.server.guards import Judges
+
+PATH = "/v1/guard/check"
+DESK, SHOP = "desk-key-that-is-long-enough", "shop-key-that-is-long-enough"
+KEYS: list[dict[str, Any]] = [
+    {"name": "desk", "hash": hash_of(DESK)},
+    {"name": "shop", "hash": hash_of(SHOP)},
+]
+
+
+class TestLettingIn:
+    """Over a real port."""
+
+    @pytest.fixture
+    def client(self, serve: Callable[..., httpx2.Client]) -> httpx2.Client:
+        """Return a client without a key, of a server that has two."""
+        return serve(keys=KEYS)
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"authorization": f"Bearer {DESK}"},
+            {"authorization": f"bearer  {SHOP}"},
+            {"x-api-key": DESK},
+            {"x-guard-key": SHOP},
+            {"x-guard-key": SHOP, "authorization": "Bearer the-backends-own-key"},
+        ],
+    )
+    def test_known(self, client: httpx2.Client, headers: dict[str, str]) -> None:
+        """A known key is let in by any of the headers; our own header counts before others."""
+        assert client.post(PATH, json={"response": "Hi."}, headers=headers).status_code == 200
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"authorization": "Bearer"},
+            {"authorization": f"Basic {DESK}"},
+            {"x-api-key": f"{DESK}x"},
+            {"x-api-key": DESK[:-1]},
+            {"x-api-key": hash_of(DESK)},
+            {"x-guard-key": "wrong", "authorization": f"Bearer {DESK}"},
+        ],
+    )
+    def test_unknown(self, client: httpx2.Client, headers: dict[str, str]) -> None:
+        """Anything else is a 401 that names the headers, before the body is looked at."""
+        answer = client.post(PATH, content=b"{", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        error = answer.json()["error"]
+        assert error["code"] == "invalid_api_key"
+        assert "x-guard-key" in error["message"]
+
+    def test_anthropics_form(self, client: httpx2.Client) -> None:
+        """The SDK of Anthropic reads its own error."""
+        body = client.post("/v1/messages", json={}).json()
+        assert body["error"]["type"] == "authentication_error"
+
+    def test_what_needs_none(self, client: httpx2.Client) -> None:
+        """Probes need no key; everything else does, the API's schema and unknown paths too."""
+        for path in ("/health/live", "/health/ready", "/metrics"):
+            assert client.get(path).status_code == 200
+        for path in ("/openapi.json", "/nothing", "/health/livex"):
+            assert client.get(path).status_code == 401
+
+    def test_no_keys(self, serve: Callable[..., httpx2.Client]) -> None:
+        """A server without keys takes any, since SDKs must send one."""
+        answer = serve().post(PATH, json={"response": "Hi."}, headers={"x-api-key": "any"})
+        assert answer.status_code == 200
+
+
+class TestClasses:
+    """Whose exchanges are judged under which class, and sent to which model."""
+
+    @pytest.fixture
+    def guards(self, make_judges: Callable[..., Judges]) -> Guards:
+        """Return guards of a low, a middle and a high class."""
+        settings = ServerSettings(
+            security_class="middle",
+            keys=(
+                ClientKey(name="low", hash=hash_of(DESK), security_class="low"),
+                ClientKey(name="high", hash=hash_of(SHOP), security_class="high"),
+            ),
+            routes=(RouteRule(path="/v1/messages", security_class="high", upstream_model="big"),),
+        )
+        ranks = {"low": 1, "middle": 2, "high": 3}
+        judges = {name: make_judges(name=name, rank=rank) for name, rank in ranks.items()}
+        return Guards(lambda: judges, settings, Metrics(Load(settings)))
+
+    @pytest.mark.parametrize(
+        ("caller", "path", "expected"),
+        [
+            (None, "/v1/responses", "middle"),
+            ("low", "/v1/responses", "low"),
+            ("low", "/v1/messages", "high"),
+            ("high", "/v1/responses", "high"),
+            (None, "/v1/messages/count_tokens", "high"),
+        ],
+    )
+    def test_the_stricter_counts(
+        self, guards: Guards, caller: str | None, path: str, expected: str
+    ) -> None:
+        """A key or a route may say less than the server; of both the stricter counts."""
+        judges = guards.of(Caller("name", "x-api-key", caller), path)
+        assert judges.security_class.name == expected
+
+    def test_the_model(self, guards: Guards) -> None:
+        """The key's model comes before the route's."""
+        assert guards.upstream_model(Caller(), "/v1/responses") is None
+        assert guards.upstream_model(Caller(), "/v1/messages") == "big"
+        assert guards.upstream_model(Caller(upstream_model="own"), "/v1/messages") == "own"
+
+    def test_end_to_end(
+        self, serve: Callable[..., httpx2.Client], make_judges: Callable[..., Judges]
+    ) -> None:
+        """The class that judged is in the answer."""
+        client = serve(make_judges(name="only"), keys=KEYS)
+        answer = client.post(PATH, json={"response": "Hi."}, headers={"x-api-key": DESK})
+        assert answer.json()["security_class"] == "only"
+
+
+class TestHashes:
+    """What stands in the settings file."""
+
+    def test_new_keys(self) -> None:
+        """A key that is made is long, differs from others, and hashes to the settings' form."""
+        assert len(new_key()) > 40
+        assert new_key() != new_key()
+        settings = ServerSettings(keys=(ClientKey(name="a", hash=hash_of(new_key())),))
+        assert settings.keys[0].hash.startswith("sha256:")
+        assert HASH
+
+    def test_short_keys(self) -> None:
+        """A key that could be guessed from its hash is refused."""
+        with pytest.raises(InputError, match=f"at least {SHORTEST}"):
+            hash_of("x" * (SHORTEST - 1))
+        assert hash_of("x" * SHORTEST)
