@@ -13,7 +13,7 @@ This module does not know the formats (`guard.wire`).
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guard.errors import InputError, MissingExtraError
 
@@ -21,16 +21,18 @@ try:
     import anthropic
 
     from guard.adapters.clients import guarded_client
-    from guard.wire.transport import Options
+    from guard.wire.transport import Options, Unguardable
 except ImportError as error:
     raise MissingExtraError(error.name or "anthropic", "anthropic") from error
-
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from guard.engine import Guard
 
 _Client = TypeVar("_Client", "anthropic.Anthropic", "anthropic.AsyncAnthropic")
+
+
+class Refused(Unguardable, anthropic.AnthropicError):
+    """A request whose answer cannot be guarded, as an error of the SDK's."""
 
 
 def wrap(guard: Guard, client: _Client, **options: Any) -> _Client:
@@ -44,7 +46,8 @@ def wrap(guard: Guard, client: _Client, **options: Any) -> _Client:
 
     Raises:
         InputError: it is no such client.
+        Refused: (when the client is used) a request cannot be guarded.
     """
     if not isinstance(client, anthropic.Anthropic | anthropic.AsyncAnthropic):
         raise InputError(f"`{type(client).__name__}` is no Anthropic client")
-    return guarded_client(guard, client, Options(**options))
+    return guarded_client(guard, client, Options(unguardable=Refused, **options))

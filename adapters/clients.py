@@ -49,8 +49,9 @@ def _guarded(guard: Guard, http: Any, owner: object, options: Options) -> Any:
     if isinstance(http._transport, kind):  # noqa: SLF001
         raise InputError("the client is guarded already")
     # The copy shares timeouts, hooks, cookies and the pools of connections. The first client
-    # closes them when it is forgotten, so the transport remembers it.
+    # closes them when it is forgotten, so the transport remembers it, and the copy does not.
     twin = copy.copy(http)
+    twin.__class__ = _without_end(type(http))
     wrap: Any = kind
     twin._transport = wrap(guard, http._transport, options, owner=owner)  # noqa: SLF001
     twin._mounts = {  # noqa: SLF001
@@ -58,3 +59,10 @@ def _guarded(guard: Guard, http: Any, owner: object, options: Options) -> Any:
         for pattern, inner in http._mounts.items()  # noqa: SLF001
     }
     return twin
+
+
+def _without_end(kind: type) -> type:
+    """Return an HTTP client's class that closes nothing when one of it is forgotten."""
+    if not hasattr(kind, "__del__"):
+        return kind
+    return type(kind.__name__, (kind,), {"__del__": lambda _: None, "__module__": kind.__module__})

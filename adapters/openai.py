@@ -22,7 +22,7 @@ try:
     import openai
 
     from guard.adapters.clients import guarded_client
-    from guard.wire.transport import Options
+    from guard.wire.transport import Options, Unguardable
 except ImportError as error:
     raise MissingExtraError(error.name or "openai", "openai") from error
 
@@ -32,8 +32,12 @@ if TYPE_CHECKING:
 
 _Client = TypeVar("_Client", "openai.OpenAI", "openai.AsyncOpenAI")
 
-_NOWHERE: Final = "wss://websockets-cannot-be-guarded.invalid"
-"""Stands where websockets would lead; copies of the client keep it."""
+_NOWHERE: Final = "refused://websockets-cannot-be-guarded"
+"""Stands where websockets would lead, so that the error says why; copies of the client keep it."""
+
+
+class Refused(Unguardable, openai.OpenAIError):
+    """A request whose answer cannot be guarded, as an error of the SDK's."""
 
 
 def wrap(
@@ -50,10 +54,12 @@ def wrap(
 
     Raises:
         InputError: it is no such client.
+        Refused: (when the client is used) a request cannot be guarded.
     """
     if not isinstance(client, openai.OpenAI | openai.AsyncOpenAI):
         raise InputError(f"`{type(client).__name__}` is no OpenAI client")
-    twin = guarded_client(guard, client, Options(unguarded=unguarded, **options))
+    chosen = Options(unguarded=unguarded, unguardable=Refused, **options)
+    twin = guarded_client(guard, client, chosen)
     if unguarded == "pass":
         return twin
     return twin.with_options(websocket_base_url=_NOWHERE)

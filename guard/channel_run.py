@@ -41,6 +41,23 @@ class Edit:
     end: int
     text: str
 
+    @classmethod
+    def between(cls, start: int, original: str, text: str) -> Edit:
+        """Return the edit of `original` at `start` to another text, without what they share.
+
+        It takes the place of one character at least, so that it stands somewhere.
+        """
+        head = _shared(original[:-1], text)
+        tail = _shared(original[:head:-1], text[head:][::-1])
+        end = len(original) - tail
+        return cls(start + head, start + end, text[head : len(text) - tail])
+
+
+def _shared(one: str, other: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
 
 class ChannelRun:
     """One channel on its way.
@@ -271,7 +288,7 @@ class ChannelRun:
             yield from self._stop()
             return
         if text != original:
-            self.edits.append(Edit(self.position, self.position + len(original), text))
+            self.edits.append(Edit.between(self.position, original, text))
         self.position += len(original)
         self._text.append(text)
         self._tail = (self._tail + text)[-CONTEXT:]

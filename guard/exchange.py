@@ -62,6 +62,8 @@ class Channel:
         text: the text; empty where a stream has not brought it yet.
         tool: the tool's name for `tool_call`, else `""`.
         lead: text that stands before it, as context and never judged with it.
+        seam: characters at the end of `lead` that readers may join with it, so that what begins
+            in them and ends in the text counts.
         sealed: whether it leaves as it is or not at all, such as text under a signature.
     """
 
@@ -71,6 +73,7 @@ class Channel:
     text: str
     tool: str = ""
     lead: str = ""
+    seam: int = 0
     sealed: bool = False
 
     @property

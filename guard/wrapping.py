@@ -18,19 +18,31 @@ _Target = TypeVar("_Target")
 ADAPTERS: Final = {
     "openai": "guard.adapters.openai",
     "anthropic": "guard.adapters.anthropic",
+    "langchain_core": "guard.adapters.langchain",
+    "pydantic_ai": "guard.adapters.pydantic_ai",
+    "haystack": "guard.adapters.haystack",
+    "llama_index": "guard.adapters.llama_index",
+    "agents.models.interface": "guard.adapters.openai_agents",
 }
-"""The adapter's module by the package that a class, or one that it derives from, comes from."""
+"""The adapter's module by the package that a class, what it derives from or its type comes from."""
 
 
 def wrap(guard: Guard, target: _Target, **options: Any) -> _Target:
     """Return `target`, guarded, of the same type; see `Guard.wrap`."""
-    for base in type(target).__mro__:
-        package = base.__module__.partition(".")[0]
-        if package in ADAPTERS:
-            adapter: Any = import_module(ADAPTERS[package])
+    # Some frameworks mark the classes of their components by a type of their own.
+    for base in (*type(target).__mro__, type(type(target))):
+        module = _adapter(base.__module__)
+        if module is not None:
+            adapter: Any = import_module(module)
             guarded: _Target = adapter.wrap(guard, target, **options)
             return guarded
     raise InputError(
-        f"`{type(target).__name__}` is nothing that can be wrapped: give a client of "
-        f"{', '.join(ADAPTERS)}, or use `guard.protect` for any callable"
+        f"`{type(target).__name__}` is nothing that can be wrapped: give a client or a "
+        f"model of {', '.join(ADAPTERS)}, or use `guard.protect` for any callable"
     )
+
+
+def _adapter(module: str) -> str | None:
+    """Return the adapter for classes of a module."""
+    known = (name for name in ADAPTERS if f"{module}.".startswith(f"{name}."))
+    return next((ADAPTERS[name] for name in known), None)

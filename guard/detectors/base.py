@@ -90,7 +90,9 @@ class Detector(Protocol):
     """The extension point. Implementations must be safe to call from many threads.
 
     A detector may also have `pooling`, a mapping from category to
-    `guard.detectors.pooling.Pooling`: how its evidence adds up over a text's units.
+    `guard.detectors.pooling.Pooling`: how its evidence adds up over a text's units; and
+    `confusions`, a mapping from category to what limits on a response's evidence get right and
+    wrong (`guard.calibration.Confusion`), which an audit corrects its rates by.
 
     Attributes:
         name: unique within a guard.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from guard.calibration import Confusion
     from guard.categories import Side
     from guard.detectors.base import Passage
     from guard.detectors.model_directory import ModelDirectory
@@ -97,6 +98,11 @@ class Classifier:
         self.version = model.version
         self.experimental: Mapping[str, str] = model.experimental
         self.pooling = {head.category: head.pooling for head in reversed(model.heads)}
+        self.confusions: Mapping[str, tuple[Confusion, ...]] = {
+            head.category: head.calibration.confusion
+            for head in reversed(model.heads)
+            if head.calibration.confusion
+        }
         self._heads = model.heads
         self._exclusive = model.exclusive
         self._model = model

@@ -86,10 +86,14 @@ def _entry(entry: Json, place: str) -> Iterator[Part]:
 
 
 def _message(message: Json, index: int, other: Channel, entry: Json) -> Iterator[Part]:
+    tokens = entry.get("logprobs") is not None
     for key, kind in _TEXTS.items():
+        if message.get(key) is None:
+            continue
         for part in _text(message, key, kind, index, other):
-            yield replace(part, put=_without_logprobs(entry, part.put))
-    yield from _calls(message, index, other)
+            yield replace(part, put=_no_tokens(entry, part.put)) if tokens else part
+    if any(message.get(key) is not None for key in _CALLS):
+        yield from _calls(message, index, other)
     yield from others(message, other, (*_TEXTS, *_CALLS))
 
 
@@ -121,13 +125,12 @@ def _part(holder: Json, key: str, kind: ChannelKind, index: int) -> Part:
     return Part(channel, holder[key], setter(holder, key))
 
 
-def _without_logprobs(entry: Json, put: Callable[[str], None]) -> Callable[[str], None]:
+def _no_tokens(entry: Json, put: Callable[[str], None]) -> Callable[[str], None]:
     """Return what writes a text, and takes out the tokens of the text that it replaces."""
 
     def put_text(text: str) -> None:
         put(text)
-        if entry.get("logprobs") is not None:
-            entry["logprobs"] = None
+        entry["logprobs"] = None
 
     return put_text
 
@@ -205,13 +208,13 @@ class ChatRelay(Relay):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Begin at the start of a stream; arguments as for `Relay`."""
         super().__init__(*args, **options)
-        self._envelope: Json = {}
+        self._latest: Json = {}
         self._begun: set[int] = set()
 
     def prepare(self, document: Json) -> bool:
         """Keep what own chunks are made of."""
         if "choices" in document:
-            self._envelope = plain(document, _ENVELOPE)
+            self._latest = document
         return drop_foreign_tokens(document, "delta")
 
     def parts(self, document: Json) -> Iterable[Part]:
@@ -271,7 +274,7 @@ class ChatRelay(Relay):
 
     def _chunk(self, choice: int, delta: Json, finish: str | None, own: Json) -> Event:
         entry = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return Event(written(self._envelope | {"choices": [entry]} | own))
+        return Event(written(plain(self._latest, _ENVELOPE) | {"choices": [entry]} | own))
 
     def failure(self, message: str) -> Event:
         """Return the event that the SDK turns into an `APIError`."""

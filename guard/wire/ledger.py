@@ -201,10 +201,6 @@ class Ledger:
         """Return the choices that some text came for."""
         return {self.session.run(name).channel.choice for name in self._lengths}
 
-    def ended(self, choice: int) -> bool:
-        """Return whether a choice has ended."""
-        return choice in self._ended
-
     def ready(self, piece: Piece) -> bool:
         """Return whether it is decided what stands in the place of a piece."""
         if self.session.withheld(piece.choice):

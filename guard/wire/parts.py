@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from guard.errors import GuardError
@@ -68,6 +69,9 @@ _BASE64: Final = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_$./-]{1,64}")
 """A key that says nothing to a reader."""
 
+_HOLDERS: Final = (str, dict, list)
+_TWO: Final = 2
+
 DEEPEST: Final = 64
 """Levels of nesting; a document that is deeper is refused."""
 
@@ -122,7 +126,9 @@ def parse(text: str | bytes) -> tuple[Json, bool]:
         raise BodyError("the backend's answer is no JSON") from error
     if not isinstance(document, dict):
         raise BodyError("the backend's answer is no JSON object")
-    if _depth(document) > DEEPEST:
+    brackets = (text.count("{") + text.count("[")) if isinstance(text, str) else DEEPEST + 1
+    # Most documents have so few brackets that they cannot be deep.
+    if brackets > DEEPEST and _depth(document) > DEEPEST:
         raise BodyError(f"the backend's answer is nested deeper than {DEEPEST} levels")
     return document, not twice
 
@@ -154,9 +160,9 @@ def others(
             yield Part(channel, value, setter(holder, key), lone=True)
     elif isinstance(value, dict):
         for name, inner in value.items():
-            if not _IDENTIFIER.fullmatch(name):
+            if not _identifies(name):
                 yield Part(channel, name, nowhere, lone=True)
-            holds = isinstance(inner, str | dict | list) and name not in known
+            holds = isinstance(inner, _HOLDERS) and name not in known
             if holds and not says_nothing(name, inner):
                 yield from others(inner, _below(channel, name), (), value, name)
     elif isinstance(value, list):
@@ -178,6 +184,12 @@ def counts(value: Any) -> Any:
         for key, inner in value.items()
         if _IDENTIFIER.fullmatch(key)
     }
+
+
+@lru_cache(maxsize=4096)
+def _identifies(key: str) -> bool:
+    """Return whether a key says nothing to a reader; a stream has the same ones in every event."""
+    return _IDENTIFIER.fullmatch(key) is not None
 
 
 def _is_plain(key: str, value: Any) -> bool:
@@ -211,6 +223,9 @@ def joined(parts: Iterable[Part]) -> Iterator[Part]:
     that repeats a text which belongs to a channel is that text, and is rewritten with it.
     """
     listed = list(parts)
+    if sum(bool(part.text) for part in listed) < _TWO:
+        yield from listed
+        return
     first: dict[str, Part] = {}
     for part in listed:
         if not part.lone and part.text:

@@ -171,6 +171,8 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
                 self._options.on_verdict(verdict)
                 return _not_sent(call, verdict)
         attempts = _Attempts(call, request, content)
+        if not call.asks_again:
+            return self._response(self._attempt(attempts), attempts)
         retrying = tenacity.Retrying(**attempts.rules())
         try:
             answer: _Answer = retrying(self._attempt, attempts)
@@ -218,34 +220,38 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
         relay = answer.relay
         if relay is None or not relay.regenerate:
             return self._ready(answer, attempts)
-        relay.give_up()
-        texts = b"".join(self._judged(relay.finish()))
-        self._told(relay)
-        return _ended(answer.response, texts)
+        return _ended(answer.response, self._last_words(relay))
 
     def _texts(self, response: httpx2.Response, relay: Relay) -> Generator[bytes, None, None]:
-        left = False
+        driver, left = self._guard.driver, False
         try:
             with closing(response):
                 try:
                     for piece in response.iter_bytes():
-                        for text in self._judged(relay.feed(piece)):
+                        steps = relay.feed(piece)
+                        while (text := driver.advance(steps)) is not None:
                             left = True
-                            yield text
+                            yield text.encode()
                         if relay.stopped:
                             break
                     steps = relay.finish()
                 except httpx2.RequestError as error:
                     steps = self._breaks(error, relay, left=left)
-                yield from self._judged(steps)
+                while (text := driver.advance(steps)) is not None:
+                    yield text.encode()
             self._told(relay)
         finally:
             if not relay.regenerate:
-                self._guard.driver.run(relay.abandon())
+                driver.run(relay.abandon())
 
-    def _judged(self, steps: Steps) -> Iterator[bytes]:
+    def _last_words(self, relay: Relay) -> bytes:
+        """Return what a stream ends with that is not asked for again."""
+        relay.give_up()
+        steps, texts = relay.finish(), []
         while (text := self._guard.driver.advance(steps)) is not None:
-            yield text.encode()
+            texts.append(text)
+        self._told(relay)
+        return "".join(texts).encode()
 
 
 class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
@@ -276,6 +282,8 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
                 self._options.on_verdict(verdict)
                 return _not_sent(call, verdict)
         attempts = _Attempts(call, request, content)
+        if not call.asks_again:
+            return await self._response(await self._attempt(attempts), attempts)
         retrying = tenacity.AsyncRetrying(**attempts.rules())
         try:
             answer: _Answer = await retrying(self._attempt, attempts)
@@ -323,35 +331,38 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
         relay = answer.relay
         if relay is None or not relay.regenerate:
             return self._ready(answer, attempts)
-        relay.give_up()
-        texts = b"".join([text async for text in self._judged(relay.finish())])
-        self._told(relay)
-        return _ended(answer.response, texts)
+        return _ended(answer.response, await self._last_words(relay))
 
     async def _texts(self, response: httpx2.Response, relay: Relay) -> AsyncGenerator[bytes, None]:
-        left = False
+        driver, left = self._guard.driver, False
         try:
-            async with aclosing(response):
+            async with aclosing(response), aclosing(response.aiter_bytes()) as pieces:
                 try:
-                    async for piece in response.aiter_bytes():
-                        async for text in self._judged(relay.feed(piece)):
+                    async for piece in pieces:
+                        steps = relay.feed(piece)
+                        while (text := await driver.aadvance(steps)) is not None:
                             left = True
-                            yield text
+                            yield text.encode()
                         if relay.stopped:
                             break
                     steps = relay.finish()
                 except httpx2.RequestError as error:
                     steps = self._breaks(error, relay, left=left)
-                async for text in self._judged(steps):
-                    yield text
+                while (text := await driver.aadvance(steps)) is not None:
+                    yield text.encode()
             self._told(relay)
         finally:
             if not relay.regenerate:
-                await self._guard.driver.arun(relay.abandon())
+                await driver.arun(relay.abandon())
 
-    async def _judged(self, steps: Steps) -> AsyncIterator[bytes]:
+    async def _last_words(self, relay: Relay) -> bytes:
+        """Return what a stream ends with that is not asked for again."""
+        relay.give_up()
+        steps, texts = relay.finish(), []
         while (text := await self._guard.driver.aadvance(steps)) is not None:
-            yield text.encode()
+            texts.append(text)
+        self._told(relay)
+        return "".join(texts).encode()
 
 
 @dataclass(slots=True)

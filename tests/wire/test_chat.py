@@ -257,10 +257,10 @@ class TestRewritten:
         parts = [{"type": "text", "text": text} for text in ("A zre", "dact.")]
         chunks = read(through(sse(chunk(delta(content=parts)))))
         left = [part["text"] for part in chunks[0]["choices"][0]["delta"]["content"]]
-        assert left == ["A [removed: to redact].", ""]
+        assert left == ["A [removed: to redact]", "."]
         message = {"role": "assistant", "content": parts}
         body = whole({"choices": [{"index": 0, "message": message}]})
-        assert body["choices"][0]["message"]["content"][0]["text"] == "A [removed: to redact]."
+        assert body["choices"][0]["message"]["content"][0]["text"] == "A [removed: to redact]"
 
     def test_tool_call(self, through: Pass) -> None:
         """A call's arguments stay JSON."""
@@ -644,6 +644,38 @@ class TestHolding:
         assert heard(left)[".choices[0].delta.content"] == "[blocked]"
         (row,) = journal.list()
         assert (row.released, row.delivered) == (0, "none")
+
+    @pytest.mark.parametrize("at", range(12))
+    def test_detector_fails(
+        self, make_guard: Callable[..., Guard], pass_stream: Pass, heard: Heard, at: int
+    ) -> None:
+        """Where a detector fails, at whatever unit, what it judged before is all that has left."""
+
+        class Failing:
+            """Judges some units, then fails."""
+
+            name, version, categories = "failing", "1", ("to_block",)
+
+            def __init__(self) -> None:
+                """Have seen nothing."""
+                self.seen: list[str] = []
+
+            def __call__(self, passage: Passage) -> list[Finding]:
+                """Find nothing, until it is time to fail."""
+                if len(self.seen) == at:
+                    raise RuntimeError(passage.text)
+                self.seen.append(passage.unit)
+                return []
+
+        failing = Failing()
+        limits = {"to_block": {"act": 0.9, "remedy": "block"}}
+        data = stream_of(Choice(CALM * 4), delivery=Delivery())
+        left = pass_stream(make_guard(failing, limits=limits), "chat", data, cuts=100)
+        said = heard(left)[".choices[0].delta.content"]
+        if left != data:
+            assert said.removesuffix("[blocked]").removesuffix("\n\n") == "".join(failing.seen)
+            assert final(left).choices[0].message.refusal == "[blocked]"
+        assert (left == data) == ("".join(failing.seen) == CALM * 4)
 
     def test_bounded(
         self,

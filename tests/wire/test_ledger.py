@@ -201,11 +201,19 @@ class TestWithheld:
         assert book.session.step_of(0) == "block"
 
     def test_rewritten_piece(self, book: Book) -> None:
-        """A unit that is rewritten stands whole where it begins, and not where it goes on."""
-        pieces = [book.piece(text) for text in (CALM, "It is zre", "da", "ct.")]
+        """An edit stands whole where it begins; what is around it stays in its own pieces."""
+        pieces = [book.piece(text) for text in ("It is zre", "da", "ct, I ", "think.")]
         book.end()
-        *before, last = [book.ledger.leave(piece) for piece in pieces]
-        assert ("".join(before), last) == (f"{CALM}It is [removed: to redact].", "")
+        left = [book.ledger.leave(piece) for piece in pieces]
+        assert left == ["It is [removed: to redact]", "", ", I ", "think."]
+
+    def test_placeholder_like_the_word(self, make_guard: Callable[..., Guard]) -> None:
+        """An edit that shares all but one character with the text is still one."""
+        messages = {"en": {"blocked": "-", "replaced": "-", "redacted": "zredac"}}
+        book = Book(make_guard(messages=messages))
+        pieces = [book.piece(text) for text in ("A zredac", "t", ".")]
+        book.end()
+        assert [book.ledger.leave(piece) for piece in pieces] == ["A zredac", "", "."]
 
 
 class TestGoesOn:
@@ -520,14 +528,14 @@ class TestAccount:
         book.ledger.leave(second)
 
     def test_what_left_in_other_words(self, book: Book) -> None:
-        """A unit that is rewritten has left whole with the piece that it begins in."""
+        """An edit has left whole with the piece that it begins in."""
         first = book.piece("A zredact ")
         book.piece("and a zredact. ")
         book.end()
         left = book.ledger.leave(first)
         book.ledger.account()
         run = book.session.run("content")
-        assert (run.position, run.text) == (25, left)
+        assert (run.position, run.text) == (len("A zredact and a zredact"), left)
 
     def test_nothing_was_held_back(self, book: Book) -> None:
         """What left whole stays as it is."""

@@ -166,9 +166,17 @@ def planted(document: Json, path: tuple[Any, ...], word: str) -> Json:
     holder = own
     for key in path[:-1]:
         holder = holder[key]
-    holder[path[-1]] = holder[path[-1]].removesuffix('"}') + word
-    holder[path[-1]] += '"}' if path[-1] == "partial_json" else ""
+    end = '"}' if path[-1] == "partial_json" else ""
+    holder[path[-1]] = holder[path[-1]].removesuffix(end) + word + end
     return own  # type: ignore[no-any-return]
+
+
+def _at(document: Json, path: tuple[Any, ...]) -> Any:
+    """Return what stands at a path."""
+    value: Any = document
+    for key in path:
+        value = value[key]
+    return value
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +271,7 @@ class TestBenign:
     def test_error_event(self, through: Pass) -> None:
         """A backend's own error passes, and the SDK raises for it."""
         error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded."}}
-        data = stream_of(text(CALM))[: -len(sse({"type": "message_stop"}))] + sse(error)
+        data = sse(*read(stream_of(text(CALM)))[:-1], error)
         assert through(data) == data
         with pytest.raises(anthropic.APIStatusError, match="Overloaded"):
             sdk(through(data)).messages.stream(**ASKED).__enter__().get_final_message()
@@ -274,7 +282,7 @@ class TestHolding:
 
     def test_block_begins_with_its_text(self, leaving: Any) -> None:
         """A block opens with the first of its text, so that an empty one need not be closed."""
-        start, _, opened, delta, closed, end, *_ = leaving(stream_of(text(CALM + "More.")))
+        start, _, opened, delta, closed, end, *_ = leaving(stream_of(text("Short.")))
         assert (start, opened) == (["message_start"], [])
         assert (delta, closed) == ([], [])
         assert end[:3] == ["content_block_start", "content_block_delta", "content_block_stop"]
@@ -289,7 +297,7 @@ class TestHolding:
         """A call is whole at its end, and what comes behind it does not wait for the message's."""
         steps = leaving(stream_of(call("one"), call("two", 2), text(CALM)))
         stops = [at for at, types in enumerate(steps) if "content_block_stop" in types]
-        assert [types for types in steps if "content_block_stop" in types][0] == [
+        assert next(types for types in steps if "content_block_stop" in types) == [
             "content_block_start",
             "content_block_delta",
             "content_block_delta",
@@ -323,9 +331,9 @@ class TestRewritten:
         """And one that is in two blocks, since citations cut a text in two."""
         content = [text("A zre"), text("dact.", citations=[])]
         left = blocks_of(final(through(stream_of(*content))))
-        assert left == [("text", "A [removed: to redact]."), ("text", "")]
+        assert left == [("text", "A [removed: to redact]"), ("text", ".")]
         body = whole(body_of(*content))
-        assert [block["text"] for block in body["content"]] == ["A [removed: to redact].", ""]
+        assert [block["text"] for block in body["content"]] == ["A [removed: to redact]", "."]
 
     def test_across_a_call(self, through: Pass) -> None:
         """And one that goes on behind a call, by which time its beginning has left."""
@@ -510,7 +518,7 @@ class TestLeaks:
         events = read(stream_of(*samples.every_message_block(words_in)["content"]))
         for at, each in enumerate(events):
             for path in leaves(each):
-                if path == ("type",):
+                if path == ("type",) or not _at(each, path):
                     continue
                 left = through(
                     sse(*events[:at], planted(each, path, f" {word}."), *events[at + 1 :])
@@ -576,8 +584,9 @@ class TestLeaks:
         *events, end, stop = read(stream_of(text("A zbl"), text("Fine.")))
         late = {"type": "content_block_delta", "index": 0, "delta": PLACES["text"]("ock")}
         left = through(sse(*events, late, end, stop))
-        assert b"ock" not in left.replace(b"_block", b"")
-        assert read(left)[-1]["type"] == "error"
+        *said, error = read(left)
+        assert error["error"]["message"].startswith("the backend goes on with a block")
+        assert "ock" not in "".join(event["delta"]["text"] for event in said if "delta" in event)
 
     def test_hidden_in_escapes(self, through: Pass) -> None:
         """A word in a call's escapes is found before the call leaves."""
@@ -689,21 +698,18 @@ class TestBroken:
     )
     def test_unreadable(self, through: Pass, event: bytes) -> None:
         """The stream ends with an error of the SDK's own, behind what was judged."""
-        events = sse(*read(stream_of(text(CALM)))[:4])
+        events = sse(*read(stream_of(text(CALM), delivery=Delivery()))[:60])
         for cuts in (1, 10_000):
             left = through(events + event + events, cuts=cuts)
             assert b"secret" not in left
-            assert b"The pond" in left
+            assert b" pond" in left
             with pytest.raises(anthropic.APIStatusError, match="backend"):
                 sdk(left).messages.stream(**ASKED).__enter__().get_final_message()
 
     def test_cut_without_an_end(self, through: Pass) -> None:
         """A stream without its end leaves as far as it came."""
         data = sse(*read(stream_of(text("Fine.")))[:4])
-        assert (
-            through(data) == data.replace(b'": ', b'":').replace(b', "', b',"')
-            or through(data) == data
-        )
+        assert through(data) == data
 
 
 class TestAsked:

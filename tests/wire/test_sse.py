@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from guard.wire import sse
@@ -148,7 +148,7 @@ class TestLimit:
 
     def test_event_without_end(self) -> None:
         """So is an event of ever more lines."""
-        assert read([b"data: x\n" * 2**17] * 20)[-1:] == [
+        assert read([b"data: " + b"x" * 2**10 + b"\n"] * 2**14 * 2)[-1:] == [
             f"the backend sent an event of more than {EVENT_LIMIT} bytes"
         ]
 
@@ -176,16 +176,18 @@ class TestWriting:
 class TestAgainstAnother:
     """The decoder that SDKs' clients come with reads the same."""
 
-    @given(streams.filter(lambda data: not data.startswith(b"\xef\xbb\xbf")))
+    @given(streams.map(lambda data: data.rstrip(b"\r")))
     def test_same_events(self, data: bytes) -> None:
-        """Both find the same texts under the same names, but for a byte order mark.
+        """Both find the same texts under the same names.
 
-        It tells events without data as well, which carry no text.
+        It knows no byte order mark, takes a carriage return at the very end for a blank line, too,
+        and tells events without data, which carry no text.
         """
         try:
-            data.decode()
+            marked = data.decode().startswith("\ufeff")
         except UnicodeDecodeError:
-            return
+            marked = True
+        assume(not marked)
         source = httpx2.EventSource(
             httpx2.Response(
                 200,
