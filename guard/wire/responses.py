@@ -238,7 +238,7 @@ def refusal(asking: Asked, text: str, own: Json) -> bytes:
         "model": asking.exchange.model,
     }
     usage: Json = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-    usage |= {"input_tokens_details": {"cached_tokens": 0}}
+    usage |= {"input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}}
     usage |= {"output_tokens_details": {"reasoning_tokens": 0}}
     last = {"usage": usage}
     if not asking.stream:
