@@ -5,6 +5,7 @@ This module does not know what is drawn beyond numbers and names.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Final
 
@@ -89,3 +90,131 @@ def _legend(colours: Mapping[str, str], height: int) -> Iterator[str]:
         yield f'<circle cx="{x}" cy="{height - 14}" r="5" fill="{colour}"/>'
         yield f'<text x="{x + 10}" y="{height - 10}">{escape(name)}</text>'
         x += 30 + 7 * len(name)
+
+
+# Forest plots: a line per figure, with its interval.
+
+_ROW: Final = 26
+_LABELS: Final = 250
+_PLOT: Final = 420
+_FIGURES: Final = 170
+_HEAD: Final = 34
+
+_LIGHT: Final = (
+    "{0} text{{font:12px system-ui,sans-serif;fill:#1f2328}}{0} .grid{{stroke:#d0d7de}}"
+    "{0} .zero{{stroke:#57606a}}{0} .bar{{stroke:#0a53be;stroke-width:3}}{0} .dot{{fill:#0a53be}}"
+    "{0} .mark{{stroke:#b3261e;stroke-width:2}}{0} .number{{fill:#b3261e;font-size:10px}}"
+    "{0} .tick{{fill:#57606a;font-size:11px}}"
+)
+_DARK: Final = (
+    "@media screen and (prefers-color-scheme:dark){{{0} text{{fill:#e6edf3}}"
+    "{0} .grid{{stroke:#3a434e}}{0} .zero{{stroke:#9da7b3}}{0} .bar{{stroke:#7cb7ff}}"
+    "{0} .dot{{fill:#7cb7ff}}{0} .mark{{stroke:#ff8a80}}{0} .number{{fill:#ff8a80}}"
+    "{0} .tick{{fill:#9da7b3}}}}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a forest plot.
+
+    Attributes:
+        label: what it is.
+        value: the estimate.
+        low: the interval's lower bound.
+        high: its upper bound.
+        marks: limits on the upper bound, each by a name of few characters.
+    """
+
+    label: str
+    value: float
+    low: float
+    high: float
+    marks: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What a forest plot is drawn along.
+
+    Attributes:
+        low: its left end.
+        high: its right end.
+        ticks: where it is labelled.
+        root: whether small values get more room, as a square root gives them; `low` must be 0.
+    """
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    root: bool = False
+
+    def at(self, value: float) -> float:
+        """Return where a value lies, in pixels; what is beyond an end lies at the end."""
+        share = (min(self.high, max(self.low, value)) - self.low) / (self.high - self.low)
+        return float(share**0.5 if self.root else share) * _PLOT
+
+
+RATES: Final = Scale(0.0, 1.0, (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0), root=True)
+"""From 0 to 1, with room for small rates."""
+
+DIFFERENCES: Final = Scale(-1.0, 1.0, (-1.0, -0.5, 0.0, 0.5, 1.0))
+"""From -1 to 1."""
+
+
+def forest_svg(
+    lines: Sequence[Line], *, name: str, title: str, description: str, scale: Scale = RATES
+) -> str:
+    """Return a forest plot: each figure's estimate and interval, a line each.
+
+    It may stand alone or in a page, light or dark, and says in words what it shows.
+
+    Args:
+        lines: from top to bottom.
+        name: unique in the page; letters, digits and `-`.
+        title: what it shows, in a few words.
+        description: what it shows, for who cannot see it.
+        scale: what it is drawn along.
+    """
+    width, height = _LABELS + _PLOT + _FIGURES, _HEAD + _ROW * len(lines) + 30
+    box = f'id="{name}" viewBox="0 0 {width} {height}" width="100%"'
+    label = f'role="img" aria-labelledby="{name}-title {name}-desc"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} {label}>',
+        f'<title id="{name}-title">{escape(title)}</title>',
+        f'<desc id="{name}-desc">{escape(description)}</desc>',
+        f"<style>{_LIGHT.format(f'#{name}')}{_DARK.format(f'#{name}')}</style>",
+        *_ticks(scale, height),
+    ]
+    for number, line in enumerate(lines):
+        y = _HEAD + _ROW * number + _ROW / 2
+        parts.append(f'<g transform="translate({_LABELS} {y:g})">')
+        parts += _line(line, scale)
+        parts.append("</g>")
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _ticks(scale: Scale, height: int) -> Iterator[str]:
+    for tick in scale.ticks:
+        x = _LABELS + scale.at(tick)
+        kind = "zero" if tick == 0 else "grid"
+        yield f'<line class="{kind}" x1="{x:.1f}" y1="{_HEAD}" x2="{x:.1f}" y2="{height - 24}"/>'
+        yield (
+            f'<text class="tick" x="{x:.1f}" y="{height - 8}" text-anchor="middle">'
+            f"{tick * 100:g} %</text>"
+        )
+
+
+def _line(line: Line, scale: Scale) -> Iterator[str]:
+    yield f'<text x="-12" y="4" text-anchor="end">{escape(line.label)}</text>'
+    yield (
+        f'<line class="bar" x1="{scale.at(line.low):.1f}" y1="0" '
+        f'x2="{scale.at(line.high):.1f}" y2="0"/>'
+    )
+    yield f'<circle class="dot" cx="{scale.at(line.value):.1f}" cy="0" r="5"/>'
+    for mark, limit in line.marks.items():
+        x = scale.at(limit)
+        yield f'<line class="mark" x1="{x:.1f}" y1="-7" x2="{x:.1f}" y2="7"/>'
+        yield f'<text class="number" x="{x + 3:.1f}" y="-5">{escape(mark)}</text>'
+    figures = f"{line.value:.1%} [{line.low:.1%}, {line.high:.1%}]"
+    yield f'<text x="{_PLOT + 14}" y="4">{figures}</text>'

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from guard.audit.profile import Effect, Profile, Rate
-    from guard.security_class import SecurityClass
+    from guard.security_class import Deploy, SecurityClass
 
 LEVEL: Final = 0.95
 """The least level of a bound that counts."""
@@ -67,8 +67,11 @@ def unmet(profile: Profile | None, security_class: SecurityClass) -> tuple[Unmet
         security_class: the class; without a `deploy` section it asks for nothing.
     """
     deploy = security_class.deploy
-    if deploy is None:
-        return ()
+    return () if deploy is None else missing(profile, deploy)
+
+
+def missing(profile: Profile | None, deploy: Deploy) -> tuple[Unmet, ...]:
+    """Return every one of some limits that a profile does not meet; see `unmet`."""
     found: list[Unmet] = []
     for name, limit in deploy.rates.items():
         found += _rate(_rates(profile, name), name, limit, deploy.samples)

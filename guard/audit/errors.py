@@ -1,9 +1,11 @@
-"""The errors of profiles, keys and tags.
+"""The errors of audits, profiles, keys and tags.
 
     guard.errors.GuardError
      ├─ guard.errors.ConfigurationError
      │   ├─ ProfileError        a risk profile cannot be read or written
      │   └─ KeyFileError        a key cannot be read or written
+     ├─ AuditError              an audit cannot begin, go on or be read
+     │   └─ BackendError        the backend cannot be asked, so that the audit stops
      └─ TagError                a tag does not let this deployment pass
          ├─ MalformedTag        it is no tag, or not a whole one
          ├─ UnknownSigner       nobody who is trusted has signed it
@@ -43,6 +45,14 @@ class ProfileError(ConfigurationError):
 
 class KeyFileError(ConfigurationError):
     """A key cannot be read or written."""
+
+
+class AuditError(GuardError):
+    """An audit cannot begin, go on or be read."""
+
+
+class BackendError(AuditError):
+    """The backend cannot be asked, so that the audit stops; it can be resumed."""
 
 
 class TagError(GuardError):

@@ -201,12 +201,13 @@ class Profile(Record):
     Attributes:
         format: of the file.
         fingerprint: what was audited.
-        date: when the audit ended, in UTC.
+        date: when the audit began, in UTC; an audit that is resumed keeps its date.
         tool_version: of Clearance.
         probes: the sets of probes that were asked.
         detectors: version of each detector that judged the answers, by name.
         categories: the rate of each category that was audited.
-        mechanisms: the rate of each mechanism: of answers with any of its categories.
+        mechanisms: the rate of each mechanism: of the answers to its probes, those with the risk
+            that the probe looks for.
         effects: what each mechanism changes, by name.
         not_covered: what was not audited, and why.
         stopping: whether the audit ended as planned or as soon as the class was decided.

@@ -16,7 +16,7 @@ import structlog
 import typer
 
 from guard import __version__
-from guard.cli import flagged, keys, model, tag
+from guard.cli import audit, flagged, keys, live, model, tag
 from guard.cli.calibrate import calibrate
 from guard.cli.check import check
 from guard.cli.classes import classes
@@ -44,6 +44,8 @@ app.command(context_settings=SETTINGS)(train)
 app.command()(export)
 app.add_typer(flagged.app, name="flagged")
 app.add_typer(model.app, name="model")
+app.add_typer(live.app, name="live")
+app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tag.app, name="tag")
 

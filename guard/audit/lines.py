@@ -1,0 +1,121 @@
+"""A file of JSON lines that survives a kill at any moment.
+
+A header says what the file belongs to. A line is written by one call and forced to the disk
+before it counts. A last line that was cut short is dropped when the file is opened again.
+
+This module does not know what a line means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from guard.audit.errors import AuditError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Self
+
+
+class LineFile:
+    """A file that one process at a time may add to; safe to share between threads.
+
+    Args:
+        path: is made where it is missing, for its owner alone.
+        header: what the file belongs to.
+
+    Raises:
+        AuditError: it has another header, another process adds to it, or it is damaged.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, str]) -> None:
+        """Open, lock and mend the file; read what is there."""
+        self._path = path
+        self._mutex = threading.Lock()
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise AuditError(f"`{path}` cannot be written: {error.strerror}") from error
+        try:
+            _lock(self._file, path)
+            self.rows: Sequence[Mapping[str, Any]] = self._recovered(header)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def add(self, *rows: Mapping[str, Any]) -> None:
+        """Append a line each; they are on the disk when this returns.
+
+        Raises:
+            AuditError: they cannot be written; then none of them is there.
+        """
+        # ASCII, so that a lone surrogate survives and a line ends nowhere but at its end.
+        lines = [json.dumps(row, separators=(",", ":")) + "\n" for row in rows]
+        content = "".join(lines).encode("ascii")
+        with self._mutex:
+            end = os.fstat(self._file).st_size
+            try:
+                # A signal or a full disk may cut a write short.
+                while content:
+                    content = content[os.write(self._file, content) :]
+                os.fsync(self._file)
+            except OSError as error:
+                os.ftruncate(self._file, end)
+                raise AuditError(f"`{self._path}` cannot be written: {error.strerror}") from error
+
+    def _recovered(self, header: Mapping[str, str]) -> list[Mapping[str, Any]]:
+        content = self._path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.ftruncate(self._file, whole)
+        lines = content[:whole].splitlines()
+        if not lines:
+            self.add(header)
+            return []
+        rows = [self._parsed(number, line) for number, line in enumerate(lines, start=1)]
+        if rows[0] != header:
+            raise AuditError(
+                f"`{self._path}` belongs to another audit than the plan beside it: take another "
+                "folder"
+            )
+        return rows[1:]
+
+    def _parsed(self, number: int, line: bytes) -> Mapping[str, Any]:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise self.damaged(number, error) from error
+        if not isinstance(row, dict):
+            raise self.damaged(number, "not an object")
+        return row
+
+    def damaged(self, number: int, why: object) -> AuditError:
+        """Return the error of a line that is damaged; the header is line 1."""
+        return AuditError(
+            f"{self._path}:{number}: cannot be read ({why}): delete this line, and what it held "
+            "is asked again"
+        )
+
+
+def _lock(file: int, path: Path) -> None:
+    """Keep other processes out until this one ends, however it ends."""
+    try:
+        import fcntl  # noqa: PLC0415  # there is none on Windows
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise AuditError(
+            f"another process has `{path}` open: wait for it, or take another folder"
+        ) from error

@@ -1,0 +1,76 @@
+"""HTML from values: whatever is text is escaped, so that nothing a model said becomes markup.
+
+Everything made here is also well-formed XML.
+
+This module does not know what a page is about.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from html import escape
+from typing import Final
+
+_VOID: Final = frozenset({"br", "meta", "hr"})
+
+# Line breaks and tabs only move on; emoji and several scripts need the joiners.
+_HARMLESS: Final = frozenset("\n\t\u200c\u200d")
+_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+Content = str | Markup | None | Iterable["Content"]
+
+
+def element(name: str, /, *content: Content, **attributes: str | None) -> Markup:
+    """Return an element.
+
+    Args:
+        name: of the element.
+        content: texts, which are escaped, and markup; `None` is left out.
+        attributes: by name; a trailing `_` is dropped, and `_` stands for `-`. `None` is left
+            out.
+    """
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(shown(value), quote=True)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in _VOID:
+        return Markup(f"<{name}{given}/>")
+    return Markup(f"<{name}{given}>{joined(*content)}</{name}>")
+
+
+def joined(*content: Content) -> Markup:
+    """Return content one after the other."""
+    return Markup("".join(_text(item) for item in content))
+
+
+def shown(text: str) -> str:
+    r"""Return text with what could hide, reorder or break it written out (`\u202e`)."""
+    return "".join(map(_character, text.replace("\r\n", "\n")))
+
+
+def _text(item: Content) -> str:
+    if item is None:
+        return ""
+    if isinstance(item, Markup):
+        return item
+    if isinstance(item, str):
+        return escape(shown(item))
+    return "".join(map(_text, item))
+
+
+def _character(character: str) -> str:
+    if character in _HARMLESS:
+        return character
+    # U+FFFE and U+FFFF are no characters in XML.
+    if unicodedata.category(character) in _UNPRINTABLE or character in "\ufffe\uffff":
+        return character.encode("unicode_escape").decode("ascii")
+    return character
