@@ -9,6 +9,7 @@ This module does not know any vendor's format.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Final
 
@@ -98,8 +99,10 @@ class _Proxy:
             answer = await self._transport(request).handle_async_request(sent)
         except httpx2.TimeoutException:
             raise Refused(504, "the backend did not answer in time", "upstream_timeout") from None
-        except httpx2.TransportError:
+        except httpx2.ConnectError:
             raise Refused(502, "the backend cannot be reached", "upstream_unreachable") from None
+        except httpx2.RequestError:
+            raise Refused(502, "the backend broke off its answer", "upstream_broken") from None
         return _response(answer)
 
     def _transport(self, request: Request) -> AsyncGuardTransport:
@@ -118,23 +121,39 @@ class _Proxy:
         model = self._service.guards.upstream_model(caller_of(request.scope), request.url.path)
         if rewritten and model is not None:
             content = _with_model(content, model)
-        query = f"?{request.url.query}" if request.url.query else ""
-        raw = request.scope.get("raw_path") or request.url.path.encode()
         return httpx2.Request(
             request.method,
-            f"{self._base}{raw.decode('ascii', 'replace')}{query}",
+            self._url(request),
             headers=self._headers(request),
             content=content or None,
             extensions=self._extensions,
         )
 
+    def _url(self, request: Request) -> httpx2.URL:
+        """Return where a request goes: to the backend, whatever its target looks like.
+
+        Raises:
+            Refused: the target cannot be read, or would be part of a host's name.
+        """
+        raw = request.scope.get("raw_path") or request.url.path.encode()
+        query = f"?{request.url.query}" if request.url.query else ""
+        if raw.startswith(b"/"):
+            with contextlib.suppress(httpx2.InvalidURL, UnicodeDecodeError):
+                return httpx2.URL(f"{self._base}{raw.decode('ascii')}{query}")
+        raise Refused(400, "the path cannot be read", "invalid_path")
+
     def _headers(self, request: Request) -> list[tuple[bytes, bytes]]:
         """Return what of a request's headers goes to the backend, with its key."""
-        caller = caller_of(request.scope)
-        dropped = _HOP | {caller.header} | _named(request.headers.get("connection", ""))
+        own = caller_of(request.scope).header
+        dropped = _HOP | {own} | _named(request.headers.get("connection", ""))
         key = self._service.settings.upstream_key
-        if key is not None:
-            dropped |= set(_CREDENTIALS)
+        # A client may show its key here twice.
+        shown = request.headers.get(own, "").rpartition(" ")[2] if own else ""
+        dropped |= {
+            name
+            for name in _CREDENTIALS
+            if key is not None or (shown and shown in request.headers.get(name, ""))
+        }
         kept = [
             (name, value)
             for name, value in request.headers.raw
