@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx2
 import pytest
@@ -94,8 +94,8 @@ def inner_of(kind: str, given: Any) -> Any:
     """Return a transport that answers by a response, or by a function that makes one."""
 
     def respond(request: httpx2.Request) -> httpx2.Response:
-        answered: httpx2.Response = given(request) if callable(given) else given
-        return answered
+        answered: Any = given if isinstance(given, httpx2.Response) else given(request)
+        return cast("httpx2.Response", answered)
 
     async def arespond(request: httpx2.Request) -> httpx2.Response:
         return respond(request)

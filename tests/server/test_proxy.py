@@ -471,7 +471,7 @@ class TestPaths:
 
 def read_by_sdk(url: str, form: str) -> Exception | None:
     """Return the error with which an SDK's stream ends, `None` where it ends well."""
-    given = ASKED[form] | {"stream": True}
+    given: Any = ASKED[form] | {"stream": True}
     try:
         if form == "messages":
             with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0) as client:
