@@ -294,7 +294,7 @@ class StreamedAnswer(_Answer):
     def _emitted(self, held: _Held) -> Iterator[ChatGenerationChunk]:
         """Yield what leaves in the place of a chunk."""
         passed = all(self.ledger.passed(piece) for piece in held.pieces)
-        over = self._refused or held.tainted or held.document.ends or held.last
+        over = self._refused or held.tainted
         if not self.session.withheld(0) or (passed and not over):
             yield cast("ChatGenerationChunk", self.filled(held))
             return

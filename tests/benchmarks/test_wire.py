@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 import wire
 from guard.scripted import cut
@@ -26,17 +27,17 @@ class TestStreams:
         assert b"museum" not in first
 
     @pytest.mark.parametrize("form", wire.SCRIPTED)
-    def test_judged_to_the_end(
-        self, make_guard: Callable[..., Guard], form: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_judged_to_the_end(self, make_guard: Callable[..., Guard], form: str) -> None:
         """A stream that is timed is really judged: a bad word at its end is found."""
         events = wire.stream_of(form, 200)
         found = [event.replace(b" floors", b" zflag") for event in events]
         assert found != events
-        wire.relay(make_guard(), form, events)
-        assert "guard.flagged" not in capsys.readouterr().out
-        wire.relay(make_guard(), form, found)
-        assert "guard.flagged" in capsys.readouterr().out
+        with capture_logs() as logs:
+            wire.relay(make_guard(), form, events)
+        assert not logs
+        with capture_logs() as logs:
+            wire.relay(make_guard(), form, found)
+        assert [entry["event"] for entry in logs] == ["guard.flagged"]
 
 
 class TestFigures:

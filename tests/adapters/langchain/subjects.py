@@ -109,6 +109,10 @@ def _chunks(block: dict[str, Any], index: int) -> Iterator[AIMessageChunk]:
         yield AIMessageChunk(content=[said])
 
 
+_TOLD: Final = ("chunk", "outputs", "response")
+"""What callbacks are told by name of what was said."""
+
+
 @dataclass(eq=False)
 class Ear(BaseCallbackHandler):
     """Remembers everything that callbacks are told but what the model is asked."""
@@ -116,7 +120,7 @@ class Ear(BaseCallbackHandler):
     heard: list[Any] = field(default_factory=list)
 
     def _hear(self, *said: Any, **more: Any) -> None:
-        self.heard += [said, {key: more[key] for key in ("chunk", "outputs") if key in more}]
+        self.heard += [said, {key: more[key] for key in _TOLD if key in more}]
 
     on_llm_new_token = on_llm_end = on_llm_error = _hear
     on_chain_end = on_chain_error = on_agent_action = on_agent_finish = _hear

@@ -302,7 +302,10 @@ class TestTools:
         backend.script(
             "Again.", calls(*[("fail_badly", {"word": w}) for w in ("good", "bad")]), FINE
         )
-        messages = await run(new_agent(fail_badly), how, asked("Again."))
+        ear = Ear()
+        agent = new_agent(fail_badly).with_config(callbacks=[ear])
+        messages = await run(agent, how, asked("Again."))
+        assert "zblock" not in repr(ear.heard)
         results = [message for message in messages if isinstance(message, ToolMessage)]
         assert [(each.content, each.status) for each in results] == [
             ("Nothing.", "error"),

@@ -110,6 +110,44 @@ class TestText:
         await asyncio.to_thread(backend.wait_idle)
         assert backend.requests[-1].outcome == "left"
 
+    async def test_a_synchronous_reader_that_goes_away(self, guard: Guard) -> None:
+        """The chain's stream is closed with what reads it."""
+        closed = []
+
+        def pieces(_: str) -> Iterator[str]:
+            try:
+                yield from [LONG] * 9
+            finally:
+                closed.append(True)
+
+        stream: Any = GuardRunnable(guard, RunnableLambda(pieces)).stream(PROMPT)
+        next(stream)
+        stream.close()
+        assert closed == [True]
+
+    async def test_an_error_quotes_nothing(
+        self, guard: Guard, backend: ScriptedApp, chain: Any
+    ) -> None:
+        """A step that cannot read an answer does not tell it."""
+        backend.script(PROMPT, "They zblock.")
+
+        def fail(text: str) -> str:
+            raise ValueError(f"cannot read {text}")
+
+        guarded = GuardRunnable(guard, chain | fail)
+        ear = Ear()
+        asked: Any = {"question": PROMPT}
+        with pytest.raises(InputError, match="could not be read"):
+            guarded.invoke(asked, {"callbacks": [ear]})
+        with pytest.raises(InputError, match="could not be read"):
+            await guarded.ainvoke(asked, {"callbacks": [ear]})
+        with pytest.raises(InputError, match="could not be read"):
+            list(guarded.stream(asked, {"callbacks": [ear]}))
+        with pytest.raises(InputError, match="could not be read"):
+            _ = [piece async for piece in guarded.astream(asked, {"callbacks": [ear]})]
+        assert ear.heard
+        assert "zblock" not in repr(ear.heard)
+
 
 class TestChains:
     """What a chain may be."""

@@ -360,6 +360,17 @@ class TestRewriting:
         assert kept.generation_info == {"logprobs": {"content": TOKENS}}
         assert kept.message.content == "Hi"
 
+    @pytest.mark.parametrize(
+        "said", [{"content": "They zflag."}, {"additional_kwargs": {"notes": "They zflag."}}]
+    )
+    def test_the_entry_comes_before_the_last_chunk(self, said: Any) -> None:
+        """Nothing may come behind a chunk that says it is the last."""
+        chunks = streamed([chunk(**said), chunk(chunk_position="last")])
+        entries = [each.message.response_metadata.get("guard") for each in chunks]
+        assert [entry and entry["action"] for entry in entries] == [None, "flag", None]
+        assert isinstance(chunks[-1].message, AIMessageChunk)
+        assert chunks[-1].message.chunk_position == "last"
+
     def test_the_pieces_of_a_call_are_read_anew(self) -> None:
         """What the framework reads of each piece is what leaves of it."""
         pieces = ['{"q": "', "zredact", '"}']

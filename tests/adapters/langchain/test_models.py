@@ -24,11 +24,13 @@ from pydantic import BaseModel
 from guard.adapters.langchain import GuardedChatModel
 from guard.errors import InputError
 from guard.exchange import Choice, ToolCall
+from guard.journal.store import Journal
 from guard.server.scripted import Delivery, Reply
 from tests.adapters.langchain.subjects import PROMPT, BlockModel, Ear, Recorder, look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from guard.engine import Guard
     from guard.server.scripted import ScriptedApp
@@ -330,6 +332,25 @@ class TestStreams:
         assert message.text.startswith(FINE)
         assert {block["type"] for block in message.content} == {"text"}
 
+    async def test_the_journal_knows_what_has_left(
+        self,
+        make_guard: Callable[..., Guard],
+        backend: ScriptedApp,
+        new_chat: Callable[..., Any],
+        tmp_path: Path,
+    ) -> None:
+        """A call that was judged and held back has not."""
+        journal = Journal(tmp_path / "journal.sqlite3")
+        fine = ToolCall("look_up", '{"query": "fern"}')
+        bad = ToolCall("look_up", '{"query": "zblock"}')
+        backend.script(PROMPT, Choice(tool_calls=(fine, bad)))
+        model = make_guard(journal=journal).wrap(new_chat())
+        message = summed(model.bind_tools([look_up]).stream(PROMPT))
+        record = journal.get(message.response_metadata["guard"]["record"])
+        assert (record.action, record.delivered, record.released) == ("block", "none", 0)
+        assert record.complete
+        journal.close()
+
 
 class TestAskingAgain:
     """The remedy `regenerate`."""
@@ -496,11 +517,24 @@ class TestStructuredOutput:
     async def test_a_harmless_error_stands(
         self, guard: Guard, backend: ScriptedApp, new_chat: Callable[..., Any]
     ) -> None:
-        """An error that quotes nothing bad is the plain model's, without the response."""
-        backend.script(PROMPT, '{"name": "fern", "months": "many"}')
-        chain = guard.wrap(new_chat()).with_structured_output(Plant, method="json_schema")
-        with pytest.raises(ValueError, match="validation error for Plant"):
-            chain.invoke(PROMPT)
+        """An error that quotes nothing bad is the plain model's, without the whole response."""
+        backend.script(PROMPT, '{"name": "zblock", "months": "many"}')
+        heard = []
+        for model in (new_chat(), guard.wrap(new_chat())):
+            ear = Ear()
+            chain = model.with_structured_output(Plant, method="json_schema")
+            with pytest.raises(ValueError, match="validation error for Plant"):
+                chain.invoke(PROMPT, {"callbacks": [ear]})
+            heard.append(repr(ear.heard))
+        assert ["zblock" in each for each in heard] == [True, False]
+
+    async def test_half_a_document_does_not_leave(
+        self, guard: Guard, backend: ScriptedApp, new_chat: Callable[..., Any]
+    ) -> None:
+        """A stream of a document that is blocked in the end is the class's message alone."""
+        backend.script(PROMPT, json.dumps({"name": LONG, "notes": "They zblock."}))
+        model = guard.wrap(new_chat()).bind(response_format={"type": "json_object"})
+        assert "".join(chunk.text for chunk in model.stream(PROMPT)) == "[blocked]"
 
 
 class TestTheFramework:
