@@ -71,9 +71,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def wide() -> Iterator[None]:
     """Make the screen 200 columns wide."""
-    before, console.width = console.width, 200
+    before, console.width = console._width, 200
     yield
-    console.width = before
+    console._width = before  # setting `width` would pin it for all tests to come
 
 
 @pytest.fixture(scope="session")
