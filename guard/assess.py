@@ -94,12 +94,12 @@ def log_odds(probability: float) -> float:
 def live_risk(evidence: float, prior: float) -> float:
     """Return the live risk in [0, 1] from evidence (log likelihood ratio) and prior (0, 1).
 
-    Never overflows; infinite evidence gives 0 or 1, and evidence that is no number gives 1:
-    what nobody knows counts as the worst.
+    Never overflows; infinite evidence gives 0 or 1, and evidence or a prior that is no number
+    gives 1: what nobody knows counts as the worst.
     """
-    if math.isnan(evidence):
-        return 1.0
     odds = evidence + log_odds(prior)
+    if math.isnan(odds):
+        return 1.0
     if odds >= 0:
         return 1.0 / (1.0 + math.exp(-odds))
     grown = math.exp(odds)

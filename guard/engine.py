@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from guard.batch import Verdicts
+from guard.categories import CATEGORIES
 from guard.detectors.base import Detector
 from guard.driver import Driver, Live
 from guard.errors import ConfigurationError, InputError
@@ -104,6 +105,7 @@ class Guard:
             categories=tuple(_categories(detectors)),
             journalled=journal is not None,
             poolings={d.name: getattr(d, "pooling", {}) for d in detectors},
+            finds={detector.name: _of_responses(detector) for detector in detectors},
             learns=live is not None,
         )
         tightened = stricter or security_class
@@ -444,6 +446,12 @@ def _followed(
     from guard.live.deployed import follow  # noqa: PLC0415  # most guards do without
 
     return follow(security_class, detectors, store=None if live is True else live)
+
+
+def _of_responses(detector: Detector) -> tuple[str, ...]:
+    """Return the categories that a detector finds in responses, own ones included."""
+    names = detector.categories
+    return tuple(n for n in names if n not in CATEGORIES or CATEGORIES[n].side == "response")
 
 
 def _categories(detectors: Sequence[Detector]) -> list[str]:

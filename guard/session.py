@@ -11,6 +11,7 @@ how a single channel is judged (`guard.channel_run`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -306,7 +307,7 @@ class Session:
     def _end(self, *, complete: bool) -> Steps:
         self._ended = True
         if self.deployment.learns and self._units:
-            yield Learn(dict(self._evidence), self.exchange.conversation)
+            yield Learn(self._shown(), self.exchange.conversation)
         step = yield from self._keep(complete=complete, final=True)
         if not self._stream and not self._class.shadow and not delivers(step):
             for run in self._runs.values():
@@ -329,6 +330,12 @@ class Session:
         self.note_reason(Reason("journal", step, 1.0, status="failed"))
         self._noted = self._causes()
         return step
+
+    def _shown(self) -> dict[str, float]:
+        """Return what the exchange showed; a detector that failed showed no all-clear."""
+        failed = {failure.detector for failure in self._failures}
+        unknown = [name for detector in failed for name in self.deployment.finds.get(detector, ())]
+        return {**self._evidence, **dict.fromkeys(unknown, math.nan)}
 
     def _row(self, *, complete: bool) -> Record:
         known = self._record

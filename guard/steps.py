@@ -75,7 +75,8 @@ class Learn:
     """Asks that what an exchange showed be taken into the live risk.
 
     Attributes:
-        evidence: the strongest of each category, as log likelihood ratio.
+        evidence: the strongest of each category, as log likelihood ratio; no number where a
+            detector of the category failed, so that nobody knows.
         conversation: which conversation it belongs to, `""` for none.
     """
 
@@ -102,6 +103,7 @@ class Deployment:
         journalled: whether there is a journal.
         poolings: how the units of a text add up, by detector and category.
         priors: the live priors, in (0, 1); of a category that is not there, the class's.
+        finds: the categories that each detector finds in responses, by its name.
         learns: whether what an exchange shows is taken into the live risk.
         quarantined: whether everything is blocked, whatever it says.
     """
@@ -113,6 +115,7 @@ class Deployment:
     journalled: bool
     poolings: Mapping[str, Mapping[str, Pooling]] = field(default_factory=dict)
     priors: Mapping[str, float] = field(default_factory=dict)
+    finds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     learns: bool = False
     quarantined: bool = False
 

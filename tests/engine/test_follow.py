@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -266,6 +267,28 @@ class TestLive:
         guard.check("zredact and zredact.")
         list(guard.stream(iter(["Then ", "zblock."]), conversation="b"))
         assert live.seen == [({}, "a"), ({"to_redact": 9.0}, None), ({"to_block": 9.0}, "b")]
+
+    def test_a_detector_that_failed_shows_no_all_clear(
+        self, make_class: Any, word_detector: Any
+    ) -> None:
+        """Nobody knows what it would have found."""
+
+        class Failing(word_detector):  # type: ignore[misc]
+            def __call__(self, passage: Any) -> Any:
+                raise OSError(passage.unit[:0])
+
+        live = Standing()
+        self.guard(make_class, Failing, live).check("Fine.")
+        ((shown, _),) = live.seen
+        assert set(shown) == set(word_detector().categories)
+        assert all(math.isnan(value) for value in shown.values())
+
+    def test_a_prior_that_is_no_number_lets_nothing_pass(
+        self, make_class: Any, word_detector: Any
+    ) -> None:
+        """What nobody knows counts as the worst."""
+        live = Standing(to_block=math.nan)
+        assert self.guard(make_class, word_detector, live).check("zblock").action == "block"
 
     def test_an_abandoned_stream_shows_what_it_showed(
         self, make_class: Any, word_detector: Any
