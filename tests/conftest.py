@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from guard.detectors.base import Finding
@@ -100,6 +101,13 @@ def new_guard(*detectors: Detector, journal: Any = None, **changes: Any) -> Guar
         journal=journal,
         redactor=partial(redact, detectors=packs),
     )
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Take back the logging that `guard` configures or a benchmark configures as an application."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

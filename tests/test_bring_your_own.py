@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
-import structlog
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -118,13 +117,6 @@ def bert(path: Path) -> None:
         "max_position_embeddings": 512,
     }
     (path / "config.json").write_text(json.dumps(config), "utf-8")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Take back the logging that `guard` configures as an application."""
-    yield
-    structlog.reset_defaults()
 
 
 def labelled(path: Path) -> None:

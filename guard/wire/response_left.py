@@ -230,6 +230,7 @@ class Left:
 
     def _text(self, event: Json, stem: str, state: str) -> None:
         said = self._said(event, stem)
+        said.stem = said.stem or stem  # its part was of a type that nobody knows
         whole, piece = event.get(STEMS[stem].key), event.get("delta")
         if state == "done":
             said.ended = True

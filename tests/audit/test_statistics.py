@@ -724,7 +724,8 @@ class TestMultiplicity:
     ) -> None:
         """At any level: the largest k of which the k-th is up to level * k / n, and all below."""
         ordered = sorted(values)
-        steps = [k for k in range(1, len(values) + 1) if ordered[k - 1] * len(values) / k <= level]
+        count = len(values)  # rounded as the method rounds: `level` may be a value itself
+        steps = [k for k in range(1, count + 1) if ordered[k - 1] * (count / k) <= level]
         claimed = set(ordered[: max(steps, default=0)])
         adjusted = benjamini_hochberg(values)
         for value, each in zip(values, adjusted, strict=True):

@@ -328,7 +328,9 @@ class TestSigners:
         mixed = Tag(TAG.payload, PAYLOAD_TYPE, (junk, *TAG.signatures))
         assert check(mixed, trust=[KEY.public, OTHER.public]).signers == (KEY.id,)
 
-    @pytest.mark.parametrize("keyid", ["", "release", OTHER.id])
+    @pytest.mark.parametrize(
+        "keyid", ["", "release", OTHER.id], ids=["none", "a word", "another key"]
+    )
     def test_key_ids_are_hints(self, keyid: str) -> None:
         """A wrong or missing id, which anybody could write, neither helps nor hurts."""
         renamed = Tag(TAG.payload, PAYLOAD_TYPE, (Signature(keyid, TAG.signatures[0].value),))

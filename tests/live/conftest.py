@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-import structlog
 from redis.exceptions import RedisError
 
 from guard.errors import LiveStoreError
@@ -40,13 +39,6 @@ def exchanges(
             "bad_advice": rng.gauss(5.5, 1.0) if risky else rng.gauss(-3.0, 2.4),
             "violence": rng.gauss(-3.0, 2.0),
         }
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Take back the logging that `guard` configures as an application."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ class TestVariablesAndPolicy:
             *(
                 f"GUARD_{field.upper()}"
                 for field in SecurityClass.model_fields
-                if field not in ("name", "journal", "language")
+                if field not in ("name", "journal", "language", "live")  # settings of their own
             ),
             "GUARD_LIMITS__VIOLENCE__ACT",
             "GUARD_PUBLIC_SHADOW",

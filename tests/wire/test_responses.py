@@ -707,6 +707,19 @@ class TestFaults:
                     assert not row.complete
         assert kept
 
+    @pytest.mark.parametrize("kind", [None, "new"])
+    def test_text_in_a_part_of_an_unknown_type(self, through: Pass, kind: str | None) -> None:
+        """What was told of it is closed before the refusal."""
+        events = stream_of(Choice(f"{CALM}Now zblock."), Delivery(piece=30))
+        number = next(n for n, e in enumerate(events) if e["type"].endswith("part.added"))
+        events[number] = changed(events[number], ("part", "type"), kind)
+        out = legal(through(events))
+        told = "".join(e["delta"] for e in out if e["type"] == "response.output_text.delta")
+        (done, refused) = (e for e in out if e["type"].endswith("part.done"))
+        assert done["part"]["text"]
+        assert told.startswith(done["part"]["text"])
+        assert refused["part"]["type"] == "refusal"
+
     @given(data=st.data())
     def test_nonsense_in_any_place(self, through: Pass, data: st.DataObject) -> None:
         """Values of any type anywhere break nothing, and hide nothing."""
