@@ -26,7 +26,7 @@ from guard.detectors.classifier import Classifier
 from guard.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
