@@ -14,6 +14,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
+import guard.cli.screen  # noqa: F401  # made here, before a test sets the width of its own
 from guard.detectors.base import Finding
 from guard.detectors.fingerprints import FingerprintDetector, ProtectedText
 from guard.detectors.patterns import redact
