@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import re
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
 from hypothesis import settings
 
-import guard.cli.screen  # noqa: F401  # made here, before a test sets the width of its own
 from guard.detectors.base import Finding
 from guard.detectors.fingerprints import FingerprintDetector, ProtectedText
 from guard.detectors.patterns import redact
@@ -33,6 +33,12 @@ settings.register_profile("default", max_examples=60, deadline=None)
 settings.register_profile("ci", max_examples=300, deadline=None)
 settings.register_profile("slow", max_examples=5000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# readline leaves them to processes like pytest-xdist's, and a console keeps the width that it finds
+# when it is made: so it is made without, and before a test sets a width of its own.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+import_module("guard.cli.screen")
 
 REMEDIES = ("flag", "redact", "excise", "replace", "block")
 
