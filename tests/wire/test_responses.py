@@ -683,6 +683,7 @@ class TestFaults:
         data = sse(stream_of(Choice(f"Reeds are {word}, all.", "Hm."), Delivery(piece=9)))
         ends = [at + 2 for at in range(len(data)) if data[at : at + 2] == b"\n\n"]
         one = range(ends[6], ends[7])
+        out = b""
         for end in sorted({*one, *(at + by for at in ends for by in (-1, 0, 1))}):
             out = pass_stream(guard, "responses", data[:end], request=REQUEST)
             if word == "green":
@@ -780,7 +781,7 @@ class TestRequest:
     def test_nonsense(self, request: Any) -> None:
         """Whatever a request holds, it is read."""
         keys = ("input", "instructions", "prompt", "text", "stream", "model", "tools")
-        document = dict.fromkeys(keys, request)
+        document: Json = dict.fromkeys(keys, request)
         asked = FORMAT.asked(document)
         assert asked.stream is (request is True)
         assert FORMAT.corrected(document, "Do better.")["input"][-1]["content"] == "Do better."
