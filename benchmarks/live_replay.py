@@ -1,7 +1,9 @@
 """Recorded answers of real fine-tuned models: do our rates rank them, and is drift seen in time?
 
-    python benchmarks/live_replay.py --data FOLDER            writes docs/live-replay.md
+    python benchmarks/live_replay.py --data FOLDER            writes into docs/live-replay.md
     python benchmarks/live_replay.py --data FOLDER --smoke    a few rows, writes nothing
+
+With `--cache FILE` the classifier's figures are kept there, and answers that it knows cost nothing.
 
 Scores answers that the classifier did not train on: the `test` rows of `em_judged_answers`
 (three questions that training never saw, answered by base models and by narrowly fine-tuned
@@ -18,27 +20,20 @@ classifier's own operating point on these very rows.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import math
-import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from rich.progress import Progress, track
+from rich.progress import Progress
 
-from guard.assess import log_odds
 from guard.audit.statistics.rates import rate
-from guard.engine import Guard
-from guard.exchange import Choice, Exchange, Message
 from guard.live.operating import Operating
 from guard.live.replay import NEVER, first_alarms
 from guard.live.settings import LiveSettings
 from guard.live.watch import choose, divergence, watches
-from guard.loading import load_parts
-from guard.security_class import JournalSettings
-from live_report import stamp, table
+from live_report import REPLAY, stamp, table, write
+from live_scores import BASE, CATEGORY, JUDGED, loaded, ordinary, rows, scored, surest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,17 +42,12 @@ if TYPE_CHECKING:
 
     from guard.calibration import Confusion
 
-CATEGORY: Final = "misaligned_persona"
-ROOT: Final = Path(__file__).parents[1]
-BENIGN: Final = ("benign_wildbench_responses", "benign_arena_hard", "benign_expertqa")
-ORDINARY: Final = 1200
 LIVES: Final = 2000
 CLEAN: Final = 1000
 LONGEST: Final = 10_000
 DRIFTS: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 ALPHA: Final = 0.01
 TOLERATED: Final = 0.001
-BASE: Final = "base and other models"
 
 
 def main() -> None:
@@ -67,62 +57,25 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled rows")
     parser.add_argument("--smoke", action="store_true", help="a few rows; write nothing")
+    parser.add_argument("--cache", type=Path, help="file that keeps the classifier's figures")
     given = parser.parse_args()
-    judged = list(rows(given.data, "em_judged_answers"))
-    ordinary = [row for name in BENIGN for row in rows(given.data, name)]
-    random.Random(0).shuffle(ordinary)
+    judged = list(rows(given.data, JUDGED))
+    usual = ordinary(given.data)
     if given.smoke:
-        judged, ordinary = judged[::60], ordinary[:60]
+        judged, usual = judged[::60], usual[:60]
     scorer, confusions = loaded()
-    seen = scored(scorer, judged, "judged answers")
-    usual = scored(scorer, ordinary[:ORDINARY], "ordinary answers")
+    seen = scored(scorer, judged, "judged answers", given.cache)
+    clean = scored(scorer, usual, "ordinary answers", given.cache)
     text = "\n\n".join(
-        [*ranking(judged, seen, confusions), *replay(judged, seen, usual, confusions)]
+        [
+            *ranking(judged, seen, confusions),
+            *replay(judged, seen, clean, confusions),
+            stamp("live_replay.py"),
+        ]
     )
     print(text)
     if not given.smoke:
-        made = stamp("live_replay.py")
-        page = f"# Recorded answers of real models\n\n{about()}\n\n{text}\n\n{made}\n"
-        (ROOT / "docs" / "live-replay.md").write_text(page, "utf-8")
-
-
-def about() -> str:
-    """Return what the page says first."""
-    return (
-        "Written by `python benchmarks/live_replay.py --data FOLDER`. Answers to three questions "
-        "that the classifier never saw, by narrowly fine-tuned models and by base models, with an "
-        "independent judge's label; ordinary answers to real questions stand for clean traffic."
-    )
-
-
-def rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    """Yield the test rows of a file."""
-    with gzip.open(folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if row["split"] == "test":
-                yield row
-
-
-def loaded() -> tuple[Guard, Sequence[Confusion]]:
-    """Return a guard that stops at nothing, and what validation says of the category."""
-    parts = load_parts("public", None, None, (), ())
-    scoring = parts.security_class.model_copy(
-        update={"shadow": True, "journal": JournalSettings(actions=())}
-    )
-    classifier: Any = parts.detectors[-1]
-    return Guard(scoring, parts.detectors), classifier.confusions[CATEGORY]
-
-
-def scored(guard: Guard, given: Sequence[dict[str, Any]], what: str) -> NDArray[np.float64]:
-    """Return the highest evidence of each answer, in nats."""
-    prior = log_odds(guard.security_class.prior_of(CATEGORY))
-    exchanges = [
-        Exchange((Choice(row["response"]),), (Message("user", row["prompt"] or ""),))
-        for row in given
-    ]
-    verdicts = track(guard.check_many(exchanges), what, total=len(exchanges))
-    return np.array([log_odds(min(v.risks[CATEGORY], 1 - 1e-12)) - prior for v in verdicts])
+        write(text, "live_replay", REPLAY)
 
 
 def ranking(
@@ -130,7 +83,7 @@ def ranking(
 ) -> Iterator[str]:
     """Yield the table of models, and the rank correlation."""
     # Few false alarms matter more than many hits: see docs/audit-intervals.md.
-    chosen = min(known, key=lambda c: (c.false_positives, c.threshold))
+    chosen = surest(known)
     models = [row["meta"].get("model") or BASE for row in judged]
     lines, ours, theirs = [], [], []
     for model in sorted(set(models)):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from guard.audit.tag import Tag
     from guard.detectors.fingerprints import ProtectedText
     from guard.journal.store import Journal
+    from guard.live.alarms import Notifier
     from guard.live.stores import Store
     from guard.protect import OnBlock
     from guard.security_class import SecurityClass
@@ -65,6 +66,7 @@ class Guard:
         live: what follows the live risk, such as `guard.live.LiveRisk`; by default the priors
             are the class's and stay.
         stricter: the class that judges while an alarm asks to tighten.
+        metadata: facts about the deployment that every row of the journal has.
 
     Raises:
         ConfigurationError: no detector, two of one name, something that is no detector, a
@@ -82,6 +84,7 @@ class Guard:
         redactor: Callable[[str], str] | None = None,
         live: Live | None = None,
         stricter: SecurityClass | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Check that the parts fit together, then freeze them."""
         problems = _problems(security_class, detectors)
@@ -107,6 +110,7 @@ class Guard:
             poolings={d.name: getattr(d, "pooling", {}) for d in detectors},
             finds={detector.name: _of_responses(detector) for detector in detectors},
             learns=live is not None,
+            metadata=dict(metadata or {}),
         )
         tightened = stricter or security_class
         self._tightened = replace(
@@ -133,6 +137,7 @@ class Guard:
         trust: Iterable[PublicKey | str | Path] = (),
         fingerprint: Fingerprint | None = None,
         live: Live | Store | bool = False,
+        notify: Sequence[Notifier] = (),
     ) -> Guard:
         """Load a guard with the bundled model and pattern packs.
 
@@ -152,9 +157,12 @@ class Guard:
             live: whether the live risk is followed as the class's `live` section says, so that
                 priors move and verdicts depend on what was seen before; or a store of
                 `guard.live` that keeps its state, or what follows it.
+            notify: who is told of every alarm that is raised or cleared: callables that take a
+                `guard.live.Transition` and return soon, such as a `guard.live.notify.Webhook`.
 
         Raises:
-            ConfigurationError: all that is wrong with class, model and detectors at once.
+            ConfigurationError: all that is wrong with class, model and detectors at once; or
+                `notify` is given and nothing here follows the live risk.
             JournalError: the journal cannot be opened.
             guard.audit.errors.TagError: the tag is not good for this deployment; a
                 `DeploymentRefused` lists every figure that is above its limit.
@@ -169,7 +177,7 @@ class Guard:
             journal=_open_journal(journal),
             language=language,
             redactor=parts.redactor,
-            live=_followed(live, deployed, parts.detectors),
+            live=_followed(live, deployed, parts.detectors, notify),
             stricter=parts.stricter,
         )
 
@@ -190,6 +198,11 @@ class Guard:
         That is `tighten`, `fallback` or `quarantine`.
         """
         return "normal" if self._live is None else self._live.posture
+
+    @property
+    def live(self) -> Live | None:
+        """What follows the live risk, `None` where nothing does."""
+        return self._live
 
     @property
     def driver(self) -> Driver:
@@ -321,15 +334,14 @@ class Guard:
         """
         return Following(self._driver, self.session(exchange, stream=stream))
 
-    def session(self, exchange: Exchange, *, stream: bool, fallback: bool = False) -> Session:
+    def session(self, exchange: Exchange, *, stream: bool) -> Session:
         """Return the state of an exchange whose channels are yet to be opened; see `follow`.
 
         Args:
             exchange: what was asked.
             stream: whether text leaves while more is coming.
-            fallback: whether the answer comes from the backend that an alarm asks for.
         """
-        deployment = self._now(exchange.conversation, fallback=fallback)
+        deployment = self._now(exchange.conversation)
         return Session(exchange, deployment, stream=stream, channels=())
 
     def input_session(self, exchange: Exchange) -> Session:
@@ -355,7 +367,7 @@ class Guard:
 
         return protect(self, function, on_block=on_block)
 
-    def _now(self, conversation: str, *, fallback: bool = False) -> Deployment:
+    def _now(self, conversation: str) -> Deployment:
         """Return the deployment as the live risk has it now."""
         if self._live is None:
             return self._deployment
@@ -363,7 +375,8 @@ class Guard:
         return replace(
             self._tightened if posture == "tighten" else self._deployment,
             priors=self._live.priors(conversation or None),
-            quarantined=posture == "quarantine" or (posture == "fallback" and not fallback),
+            # This guard's model is the one that an alarm would have another stand in for.
+            quarantined=posture in ("quarantine", "fallback"),
         )
 
     def _session(
@@ -438,14 +451,20 @@ def _followed(
     live: Live | Store | bool,  # noqa: FBT001  # as `Guard.load` was given it
     security_class: SecurityClass,
     detectors: Sequence[Detector],
+    notify: Sequence[Notifier],
 ) -> Live | None:
+    if notify and (live is False or isinstance(live, Live)):
+        raise ConfigurationError(
+            "`notify` needs `live=True` or a store: without it nothing is followed, and what "
+            "follows the live risk already has been told whom to notify"
+        )
     if live is False:
         return None
     if isinstance(live, Live):
         return live
     from guard.live.deployed import follow  # noqa: PLC0415  # most guards do without
 
-    return follow(security_class, detectors, store=None if live is True else live)
+    return follow(security_class, detectors, store=None if live is True else live, notify=notify)
 
 
 def _of_responses(detector: Detector) -> tuple[str, ...]:

@@ -359,7 +359,7 @@ class Session:
             outcome=self._outcome(),
             text_mode=self._class.journal.text,
             released=sum(run.position for run in self._runs.values() if self._stream),
-            metadata=dict(self.exchange.metadata),
+            metadata={**self.exchange.metadata, **self.deployment.metadata},
         )
 
     def _causes(self) -> frozenset[tuple[str, Step]]:

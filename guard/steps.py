@@ -106,6 +106,7 @@ class Deployment:
         finds: the categories that each detector finds in responses, by its name.
         learns: whether what an exchange shows is taken into the live risk.
         quarantined: whether everything is blocked, whatever it says.
+        metadata: facts about the deployment that every row of the journal has.
     """
 
     security_class: SecurityClass
@@ -118,6 +119,7 @@ class Deployment:
     finds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     learns: bool = False
     quarantined: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def prior(self, category: str) -> float:
         """Return the live prior of `category`, in (0, 1)."""

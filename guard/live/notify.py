@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections import deque
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
 import structlog
@@ -23,7 +25,7 @@ import structlog
 from guard.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from guard.live.alarms import Transition
 
@@ -34,9 +36,17 @@ ID_HEADER: Final = "X-Guard-Delivery"
 _AGE: Final = 300
 """Seconds after which a delivery is too old to be accepted."""
 
-_SHORTEST_SECRET: Final = 16
+SHORTEST_SECRET: Final = 16
+"""Characters of the shortest secret that is taken."""
+
+Outcome = Literal["delivered", "failed", "dropped"]
+"""How a delivery ended, or (`failed`) one try of it that may be followed by others."""
+
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 60.0
+_LAST_TRY: Final = 1.0
+"""Seconds that closing waits for a try that is on its way when the time is over."""
+
 _TOO_MANY: Final = 429
 
 _log = structlog.get_logger("guard")
@@ -81,11 +91,12 @@ class Webhook:
         attempts: how often a delivery is tried, over about two minutes by default.
         waiting: how many may wait; where more come, they are dropped with a log event.
         timeout: seconds for one try.
+        told: is told how each delivery and each failed try of one ended, for counting.
         transport: of `httpx2`, for tests.
 
     Raises:
         ConfigurationError: `url` or `secret` cannot be used.
-        MissingExtraError: `httpx2` is not installed.
+        MissingExtraError: `httpx2` or `tenacity` is not installed.
     """
 
     def __init__(  # noqa: PLR0913  # all but the first two have defaults
@@ -96,6 +107,7 @@ class Webhook:
         attempts: int = 8,
         waiting: int = 1000,
         timeout: float = 5.0,
+        told: Callable[[Outcome], None] = lambda _: None,
         transport: Any = None,
     ) -> None:
         """Start no thread yet."""
@@ -103,61 +115,93 @@ class Webhook:
         problems = []
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             problems.append("a webhook's URL must begin with `https://` or `http://`")
-        if len(key) < _SHORTEST_SECRET:
-            problems.append(f"a webhook's secret needs at least {_SHORTEST_SECRET} characters")
+        if len(key) < SHORTEST_SECRET:
+            problems.append(f"a webhook's secret needs at least {SHORTEST_SECRET} characters")
         if problems:
             raise ConfigurationError(problems)
         self._url = url
         self._secret = key
-        self._attempts = attempts
-        self._queue: queue.Queue[Transition | None] = queue.Queue(waiting)
+        self._most = waiting
+        self._told = told
         self._client = _client(timeout, transport)
-        self._lock = threading.Lock()
+        self._waiting: deque[Transition] = deque()
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._closing = False
         self._ends = threading.Event()
+        self._retrying = _retrying(attempts, self._ends)
 
     def __call__(self, transition: Transition) -> None:
         """Have `transition` delivered, without waiting for it."""
-        self._start()
-        try:
-            self._queue.put_nowait(transition)
-        except queue.Full:
-            _log.error("guard.live.webhook_dropped", id=transition.id, reason="queue full")
+        with self._changed:
+            reason = self._refuses()
+            if not reason:
+                self._waiting.append(transition)
+                self._changed.notify()
+                self._start()
+        if reason:
+            self._drop(transition, reason)
 
     def close(self, timeout: float = 10.0) -> None:
-        """Wait for what is queued, `timeout` seconds at most, then stop."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(timeout)
-            self._ends.set()
-        self._client.close()
+        """Deliver what waits, for `timeout` seconds at most; what is left then is dropped."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is None:
+            self._client.close()
+            return
+        thread.join(timeout)
+        # Nothing is tried again from here on; a try that is on its way may still end.
+        self._ends.set()
+        thread.join(_LAST_TRY)
+
+    def _refuses(self) -> str:
+        if self._closing:
+            return "closed"
+        return "queue full" if len(self._waiting) >= self._most else ""
 
     def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="guard-webhook", daemon=True)
-                self._thread.start()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="guard-webhook", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
-        while (transition := self._queue.get()) is not None:
-            self._deliver(transition)
+        while (transition := self._next()) is not None:
+            if self._ends.is_set():
+                self._drop(transition, "closed")
+            else:
+                self._deliver(transition)
+        self._client.close()
+
+    def _next(self) -> Transition | None:
+        """Wait for the next transition; return `None` once nothing waits and nothing will."""
+        with self._changed:
+            while not self._waiting and not self._closing:
+                self._changed.wait()
+            return self._waiting.popleft() if self._waiting else None
 
     def _deliver(self, transition: Transition) -> None:
-        pause = _FIRST_PAUSE
-        for attempt in range(1, self._attempts + 1):
-            problem, final = self._post(transition)
-            if not problem:
-                return
-            _log.warning(
-                "guard.live.webhook_failed", id=transition.id, attempt=attempt, error=problem
-            )
-            if final or attempt == self._attempts or self._ends.wait(pause):
-                break
-            pause = min(_LONGEST_PAUSE, pause * 2)
-        _log.error("guard.live.webhook_dropped", id=transition.id, reason="not accepted")
+        tried = self._retrying.copy()(self._try, transition, count(1))
+        if tried.problem:
+            self._drop(transition, "not accepted")
+        else:
+            self._told("delivered")
 
-    def _post(self, transition: Transition) -> tuple[str, bool]:
-        """Try once; return what was wrong, `""` for nothing, and whether another try is idle."""
+    def _drop(self, transition: Transition, reason: str) -> None:
+        self._told("dropped")
+        _log.error("guard.live.webhook_dropped", id=transition.id, reason=reason)
+
+    def _try(self, transition: Transition, attempts: Iterator[int]) -> _Tried:
+        tried, attempt = self._post(transition), next(attempts)
+        if tried.problem:
+            self._told("failed")
+            _log.warning(
+                "guard.live.webhook_failed", id=transition.id, attempt=attempt, error=tried.problem
+            )
+        return tried
+
+    def _post(self, transition: Transition) -> _Tried:
         body = json.dumps(transition.as_dict(), sort_keys=True).encode()
         # Of the try and not of the transition: a receiver refuses what is old.
         timestamp = str(int(time.time()))
@@ -170,10 +214,24 @@ class Webhook:
         try:
             status = self._client.post(self._url, content=body, headers=headers).status_code
         except Exception as error:  # noqa: BLE001  # whatever the network does, try again
-            return type(error).__name__, False
+            # Its message may quote the URL, which may hold a token.
+            return _Tried(type(error).__name__, again=True)
         if status < 300:
-            return "", True
-        return f"status {status}", 300 <= status < 500 and status != _TOO_MANY
+            return _Tried("", again=False)
+        return _Tried(f"status {status}", again=status >= 500 or status == _TOO_MANY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """How one try ended.
+
+    Attributes:
+        problem: what was wrong, `""` for nothing.
+        again: whether another try may end better.
+    """
+
+    problem: str
+    again: bool
 
 
 def _client(timeout: float, transport: Any) -> Any:
@@ -182,3 +240,24 @@ def _client(timeout: float, transport: Any) -> Any:
     except ImportError as error:
         raise MissingExtraError("httpx2", "server") from error
     return httpx2.Client(timeout=timeout, transport=transport)
+
+
+def _retrying(attempts: int, ends: threading.Event) -> Any:
+    """Return when a delivery is tried again; no pause outlasts `ends`."""
+    try:
+        import tenacity  # noqa: PLC0415  # an optional dependency
+    except ImportError as error:
+        raise MissingExtraError("tenacity", "server") from error
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda tried: tried.again),
+        stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_when_event_set(ends),
+        wait=tenacity.wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
+        + tenacity.wait_random(0, _FIRST_PAUSE),
+        sleep=tenacity.sleep_using_event(ends),
+        retry_error_callback=_last,
+    )
+
+
+def _last(state: Any) -> Any:
+    """Return how the last try ended, where no other follows."""
+    return state.outcome.result()

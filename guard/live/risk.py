@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import structlog
 
-from guard.errors import InputError
+from guard.errors import InputError, LiveStoreError
 from guard.live.alarms import Alarm, Transition, posture_of, raised
 from guard.live.delivery import IDLE, keep_delivering
 from guard.live.ledger import KEPT, MICRO, State, Tally
@@ -112,6 +112,9 @@ class LiveRisk:
         self._replica = uuid4().hex if self._spool is None else self._spool.replica
         self._sequence = 0 if self._spool is None else self._spool.sequence
         self._tell(self._load())
+        if self._alarms:
+            # While a fallback answers nothing is observed, and a person may clear it elsewhere.
+            self._start_delivering()
 
     @property
     def name(self) -> str:
@@ -398,7 +401,7 @@ class LiveRisk:
         """Take what the store holds for what was before the open batch; judge it all."""
         with self._lock:
             self._base = snapshot.state
-            self._end_lives(snapshot)
+            ended = self._end_lives(snapshot)
             # A store that forgot may know fewer lives than we do.
             self._base.renew(self._lives)
             self._priors.load(self._masses(), self._exchanges)
@@ -407,19 +410,41 @@ class LiveRisk:
                     self._alarms[name] = alarm
                     _log.warning("guard.live.alarm_adopted", name=self.name, category=name)
             self._raise_again(snapshot)
-            return self._judge([name for name in self._watches if name not in self._alarms])
+            found = self._judge([name for name in self._watches if name not in self._alarms])
+        return (*self._cleared_elsewhere(ended), *found)
 
-    def _end_lives(self, snapshot: Snapshot) -> None:
-        """Begin a new life where a person cleared an alarm elsewhere."""
+    def _end_lives(self, snapshot: Snapshot) -> list[Alarm]:
+        """Begin a new life where a person cleared an alarm elsewhere; return those that stood."""
         newer = {
             name: life for name, life in snapshot.lives.items() if life > self._lives.get(name, 0)
         }
+        ended = []
         for name, life in newer.items():
             self._begin_life(name, life)
             standing = self._alarms.get(name)
             if standing is not None and standing.life < life:
-                del self._alarms[name]
+                ended.append(self._alarms.pop(name))
                 _log.info("guard.live.clearing_adopted", name=self.name, category=name)
+        return ended
+
+    def _cleared_elsewhere(self, ended: Sequence[Alarm]) -> tuple[Transition, ...]:
+        """Return who cleared alarms elsewhere; whoever did it there had nobody to tell."""
+        if not ended:
+            return ()
+        wanted = {(alarm.category, alarm.life) for alarm in ended}
+        try:
+            known = self._store.history(self._profile.digest).transitions
+        except LiveStoreError as error:
+            _log.error("guard.live.store_away", name=self.name, error=str(error))
+            return ()
+        found = tuple(
+            each
+            for each in known
+            if each.kind == "cleared" and (each.alarm.category, each.alarm.life) in wanted
+        )
+        with self._lock:
+            self._transitions.extend(found)
+        return found
 
     def _begin_life(self, name: str, life: int) -> None:
         """Begin the tests of `name` anew."""

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from guard import __version__
+from guard.live.notify import Webhook
 from guard.server import (
     checks,
     detector_api,
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 OWN: Final = (checks.PATH, moderations.PATH, detector_api.PATH, litellm_api.PATH)
 """The paths of the service's endpoints."""
 
+_DRAIN_SECONDS: Final = 5.0
+"""How long the webhook may go on telling of alarms when the server ends."""
+
 _NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
 """FastAPI would hand every request's path and more to whichever exporter it finds."""
 
@@ -71,7 +75,9 @@ def create_app(
     """
     counts = Load(settings)
     metrics = Metrics(counts)
-    guards = Guards(load or Loader(settings, open_journal(settings)), settings, metrics)
+    webhook = _webhook(settings, metrics)
+    notify = () if webhook is None else (webhook,)
+    guards = Guards(load or Loader(settings, open_journal(settings), notify), settings, metrics)
     service = Service(settings, guards, metrics, counts)
     backend = _backend(settings) if settings.upstream else None
 
@@ -87,7 +93,12 @@ def create_app(
                 end()
             if backend is not None:
                 await backend.aclose()
-            await asyncio.to_thread(guards.close)
+            try:
+                await asyncio.to_thread(guards.close)
+            finally:
+                # Last: what was delivered just now may have raised an alarm.
+                if webhook is not None:
+                    await asyncio.to_thread(webhook.close, _DRAIN_SECONDS)
 
     app = FastAPI(
         title="Clearance",
@@ -114,6 +125,14 @@ def create_app(
         # Last: it takes every path that is left.
         proxy.add_routes(app, service, backend)
     return app
+
+
+def _webhook(settings: ServerSettings, metrics: Metrics) -> Webhook | None:
+    """Return what is told of alarms."""
+    if settings.webhook is None or settings.webhook_secret is None:
+        return None
+    secret = settings.webhook_secret.get_secret_value()
+    return Webhook(settings.webhook, secret, told=metrics.delivery)
 
 
 def _backend(settings: ServerSettings) -> httpx2.AsyncHTTPTransport:

@@ -18,15 +18,18 @@ from pydantic import BaseModel, ValidationError
 from guard import yaml_lines
 from guard.categories import CATEGORIES
 from guard.errors import ConfigurationError, did_you_mean
+from guard.live.notify import SHORTEST_SECRET
 from guard.policy_problems import given, sentence
 from guard.security_class import SecurityClass
 from guard.server.settings import (
     FILE_VALUES,
     HASH,
+    HOOK_URL,
     HTTP_URL,
     LABEL,
     PATH,
     PREFIX,
+    SECRET,
     ClientKey,
     Deployed,
     RouteRule,
@@ -45,6 +48,7 @@ _MENDS: Final = {
     LABEL: "use letters, digits, `.`, `_` and `-`",
     PATH: "begin with `/`",
     HTTP_URL: "write `http://` or `https://`, a host, and no query",
+    HOOK_URL: "write `https://` or `http://`, a host, and no fragment",
 }
 
 _SLIPS: Final[Mapping[str, str]] = dict.fromkeys(
@@ -132,13 +136,14 @@ def _sentence(error: Any, keys: Sequence[str]) -> str:
     if pattern in _MENDS:
         return f"is not of the right form: {_MENDS[pattern]}"
     kind = error["type"].replace("_parsing", "_type")
-    value = "***" if error["loc"][:1] in (("keys",), ("upstream_key",)) else error["input"]
+    value = "***" if error["loc"] and error["loc"][0] in SECRET else error["input"]
     return sentence({**error, "type": kind, "input": value}, keys)
 
 
 def _keys_at(location: tuple[str | int, ...]) -> list[str]:
     parts: dict[str, type[BaseModel]] = {
         "deployed": Deployed,
+        "fallback_deployed": Deployed,
         "keys": ClientKey,
         "routes": RouteRule,
     }
@@ -202,10 +207,52 @@ def _disagreements(settings: ServerSettings) -> Iterator[str]:
         yield "`max_buffer_bytes` is below `max_body_bytes`: no such body could be served"
     if settings.tag and not settings.deployed:
         yield "`tag` is given without `deployed`: say in the settings file which model it is for"
+    yield from _of_fallback(settings)
+    yield from _of_webhook(settings)
     yield from _other_models(settings)
     yield from _twice("keys", "name", [key.name for key in settings.keys])
     yield from _twice("keys", "hash", [key.hash for key in settings.keys])
     yield from _twice("routes", "path", [rule.path.rstrip("/") for rule in settings.routes])
+
+
+def _of_fallback(settings: ServerSettings) -> Iterator[str]:
+    """Yield what is wrong about the backend that an alarm may ask for."""
+    if settings.fallback_upstream is None:
+        for name in ("fallback_key", "fallback_model", "fallback_deployed", "fallback_tag"):
+            if getattr(settings, name) is not None:
+                yield f"`{name}` is given without `fallback_upstream`: add that backend's URL"
+        return
+    if not settings.upstream and not settings.demo:
+        yield "`fallback_upstream` is given without `upstream`: it stands in for nothing"
+    same = (settings.upstream or "").rstrip("/") == settings.fallback_upstream.rstrip("/")
+    if same and settings.stand_in_model is None:
+        yield (
+            "`fallback_upstream` is the backend that it would stand in for: name another, or "
+            "another model of it (`fallback_model`)"
+        )
+    deployed = settings.fallback_deployed
+    if settings.fallback_tag and not deployed:
+        yield "`fallback_tag` is given without `fallback_deployed`: say which model it is for"
+    if deployed and settings.fallback_model not in (None, deployed.model):
+        yield (
+            "`fallback_model`: `fallback_deployed` is another model, and every request is sent to "
+            "that: remove it"
+        )
+
+
+def _of_webhook(settings: ServerSettings) -> Iterator[str]:
+    secret = settings.webhook_secret
+    if settings.webhook is None:
+        if secret is not None:
+            yield "`webhook_secret` is given without `webhook`: add the URL that is told of alarms"
+        return
+    if secret is None:
+        yield (
+            "`webhook` is given without `webhook_secret`: its receiver could not tell our alarms "
+            "from anybody's; set it here or as `GUARD_WEBHOOK_SECRET`"
+        )
+    elif len(secret.get_secret_value().encode()) < SHORTEST_SECRET:
+        yield f"`webhook_secret` needs at least {SHORTEST_SECRET} characters: make a longer one"
 
 
 def _other_models(settings: ServerSettings) -> Iterator[str]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import platformdirs
 import structlog
@@ -24,6 +25,8 @@ from guard.errors import ConfigurationError, GuardError
 from guard.journal.store import Journal
 from guard.live.deployed import follow
 from guard.live.opening import open_store
+from guard.live.stand_in import StandIn
+from guard.live.stores import MemoryStore
 from guard.loading import admitted, load_parts, stricter
 from guard.policy import load_class
 from guard.security_class import JournalSettings
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from guard.detectors.base import Detector
-    from guard.live import LiveRisk
+    from guard.live import LiveRisk, Notifier
     from guard.loading import Parts
     from guard.security_class import SecurityClass
     from guard.server.keys import Caller
@@ -42,6 +45,12 @@ if TYPE_CHECKING:
 
 NOTHING: Final = "none"
 """What the settings `journal` and `live` say for nowhere."""
+
+FALLBACK: Final = {"backend": "fallback"}
+"""What the journal says of an answer by the backend that stands in for the other."""
+
+Fallback = Literal["unused", "configured", "missing"]
+"""Whether some alarm would ask for another backend, and whether there is one."""
 
 _log = structlog.get_logger("guard")
 
@@ -53,14 +62,22 @@ class Judges:
     Attributes:
         guard: decides, mends and journals.
         scorer: judges a text to its end, whatever it finds, and keeps nothing; for scores.
+        stand_in: judges the answers of the backend that an alarm asks for, under the same class;
+            `None` where there is no such backend.
     """
 
     guard: Guard
     scorer: Guard
+    stand_in: Guard | None = None
 
     @classmethod
     def of(
-        cls, security_class: SecurityClass, detectors: Sequence[Detector], **parts: Any
+        cls,
+        security_class: SecurityClass,
+        detectors: Sequence[Detector],
+        *,
+        stand_in: Guard | None = None,
+        **parts: Any,
     ) -> Judges:
         """Return the judges of a class; `parts` are those of a `Guard`.
 
@@ -68,13 +85,28 @@ class Judges:
             ConfigurationError: they do not fit together.
         """
         return cls(
-            Guard(security_class, detectors, **parts), Guard(_scoring(security_class), detectors)
+            Guard(security_class, detectors, **parts),
+            Guard(_scoring(security_class), detectors),
+            stand_in,
         )
 
     @property
     def security_class(self) -> SecurityClass:
         """The class under which they judge."""
         return self.guard.security_class
+
+    @property
+    def fallback(self) -> Fallback:
+        """Whether an alarm of the class would ask for another backend, and there is one."""
+        live = self.security_class.live
+        if self.guard.live is None or live is None or "fallback" not in live.actions:
+            return "unused"
+        return "missing" if self.stand_in is None else "configured"
+
+    @property
+    def standing_in(self) -> Guard | None:
+        """Who judges the other backend's answers, while an alarm asks for it; else `None`."""
+        return self.stand_in if self.guard.posture == "fallback" else None
 
 
 class Loader:
@@ -85,12 +117,16 @@ class Loader:
     Args:
         settings: say which classes there are.
         journal: where the guards keep their rows; `None` for nowhere.
+        notify: who is told of alarms.
     """
 
-    def __init__(self, settings: ServerSettings, journal: Journal | None) -> None:
+    def __init__(
+        self, settings: ServerSettings, journal: Journal | None, notify: Sequence[Notifier] = ()
+    ) -> None:
         """Load nothing yet."""
         self._settings = settings
         self._journal = journal
+        self._notify = tuple(notify)
         self._standard: Parts | None = None
         self._lives: dict[str, tuple[SecurityClass, LiveRisk]] = {}
 
@@ -113,11 +149,13 @@ class Loader:
 
     def close(self) -> None:
         """Deliver what the live risks have seen, and let go of their stores."""
-        for _, live in self._lives.values():
-            live.close()
+        with ExitStack() as stack:
+            # Each of them, even where the store of one is away.
+            for _, live in self._lives.values():
+                stack.callback(live.close)
 
     def _live(
-        self, security_class: SecurityClass, detectors: Sequence[Detector], source: str
+        self, security_class: SecurityClass, detectors: Sequence[Detector], source: str, name: str
     ) -> LiveRisk | None:
         """Return what follows the live risk of a class; a reload does not forget what was seen."""
         place = self._settings.live
@@ -128,9 +166,9 @@ class Loader:
             if live is not None:
                 live.flush()
             store = live.store if live is not None else None
-            if store is None and place is not None:
-                store = open_store(place, security_class.name)
-            live = follow(security_class, detectors, store=store)
+            if store is None:
+                store = MemoryStore(name) if place is None else open_store(place, name)
+            live = follow(security_class, detectors, store=store, notify=self._notify)
             self._lives[source] = (security_class, live)
         return live
 
@@ -138,15 +176,35 @@ class Loader:
         settings = self._settings
         parts = replace(self._parts(security_class), security_class=security_class)
         deployed = admitted(parts, settings.tag, settings.trust, fingerprint_of(settings.deployed))
-        return Judges.of(
-            deployed,
-            parts.detectors,
-            live=self._live(deployed, parts.detectors, source),
-            stricter=stricter(security_class, source),
-            journal=self._journal,
-            language=settings.language,
-            redactor=parts.redactor,
-        )
+        live = self._live(deployed, parts.detectors, source, security_class.name)
+        others = {
+            "stricter": stricter(security_class, source),
+            "journal": self._journal,
+            "language": settings.language,
+            "redactor": parts.redactor,
+        }
+        stand_in = None
+        if live is not None and settings.fallback_upstream is not None:
+            stand_in = self._stand_in(parts, source, live, others)
+        return Judges.of(deployed, parts.detectors, live=live, stand_in=stand_in, **others)
+
+    def _stand_in(
+        self, parts: Parts, source: str, first: LiveRisk, others: Mapping[str, Any]
+    ) -> Guard | None:
+        """Return who judges the backend that an alarm of the class may ask for."""
+        settings, security_class = self._settings, parts.security_class
+        if security_class.live is None or "fallback" not in security_class.live.actions:
+            return None
+        try:
+            fingerprint = fingerprint_of(settings.fallback_deployed)
+            deployed = admitted(parts, settings.fallback_tag, settings.trust, fingerprint)
+        except GuardError as error:
+            problems = [f"the fallback: {problem}" for problem in _problems(error)]
+            raise ConfigurationError(problems) from error
+        name = f"{security_class.name}/fallback"
+        own = self._live(deployed, parts.detectors, f"{source} (fallback)", name)
+        live = first if own is None else StandIn(own, first)
+        return Guard(deployed, parts.detectors, live=live, metadata=FALLBACK, **others)
 
     def _parts(self, security_class: SecurityClass) -> Parts:
         if security_class.heads:
@@ -178,6 +236,7 @@ class Guards:
         self._busy = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._judges = load()
+        self._warn()
         self._seen = self._fingerprint()
         self.loaded = datetime.now(UTC)
         self.stale = False
@@ -224,6 +283,7 @@ class Guards:
                 self.loaded = datetime.now(UTC)
                 self.stale = False
                 _log.info("guard.policies_loaded", classes=sorted(self.names))
+                self._warn()
             self._metrics.reload(ok=not self.stale)
             return not self.stale
 
@@ -231,6 +291,31 @@ class Guards:
     def names(self) -> set[str]:
         """The names of the classes in use."""
         return {judges.security_class.name for judges in self._judges.values()}
+
+    @property
+    def postures(self) -> dict[str, str]:
+        """How each class stands."""
+        return {
+            judges.security_class.name: judges.guard.posture for judges in self._judges.values()
+        }
+
+    @property
+    def fallback(self) -> Fallback:
+        """Whether some alarm would ask for another backend, and whether there is one."""
+        found = {judges.fallback for judges in self._judges.values()}
+        if "missing" in found:
+            return "missing"
+        return "configured" if "configured" in found else "unused"
+
+    def _warn(self) -> None:
+        """Say which classes would have another backend answer where there is none."""
+        missing = [j for j in self._judges.values() if j.fallback == "missing"]
+        if missing:
+            _log.warning(
+                "guard.no_fallback",
+                classes=sorted({judges.security_class.name for judges in missing}),
+                meanwhile="an alarm blocks every answer: set `fallback_upstream`",
+            )
 
     async def watch(self) -> None:
         """Reload whenever it is wanted or a file has changed; runs until it is cancelled."""
@@ -250,7 +335,7 @@ class Guards:
         """Return what the policy files, the heads that they name and the tag hold now."""
         policies = [source.partition("#")[0] for source in self._settings.sources]
         heads = [head for j in self._judges.values() for head in j.security_class.heads]
-        tags = [str(self._settings.tag)] if self._settings.tag else []
+        tags = [str(tag) for tag in (self._settings.tag, self._settings.fallback_tag) if tag]
         return tuple(_digest(Path(name)) for name in dict.fromkeys([*policies, *heads, *tags]))
 
 

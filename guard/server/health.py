@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from guard.server.errors import Json
+from guard.server.guards import Fallback  # noqa: TC001  # pydantic reads it
 from guard.server.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Readiness(BaseModel):
         policies: `current`; `stale` where a policy file changed and is not usable, so that
             the one before it goes on. The log says why.
         policies_loaded: when those in use were loaded, ISO 8601.
+        postures: how each class stands by its live risk: `normal`, or what its worst alarm does.
+        fallback: `unused` where no alarm asks for another backend; `missing` where one would and
+            there is none, so that it blocks everything; else `configured`.
     """
 
     status: Literal["ready", "draining", "failing"]
@@ -56,6 +60,8 @@ class Readiness(BaseModel):
     detectors: dict[str, str]
     policies: Literal["current", "stale"]
     policies_loaded: str
+    postures: dict[str, str]
+    fallback: Fallback
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -110,6 +116,8 @@ class SelfTest:
             detectors=self._detectors,
             policies="stale" if guards.stale else "current",
             policies_loaded=guards.loaded.isoformat(timespec="seconds"),
+            postures=guards.postures,
+            fallback=guards.fallback,
         )
 
     async def _test(self) -> None:

@@ -3,7 +3,9 @@
 While an answer streams, LiteLLM sends all of it so far again and again. A call remembers what
 the detectors said about each passage, what was asked, what may have reached the client and the
 journal's row; it is forgotten after a while, and the oldest first where there are too many.
-What it showed is taken into the live risk once, when no turn has come for a while.
+What it showed is taken into the live risk once, when no turn has come for a while: where a
+detector failed that nobody asked again with success, as something that nobody knows. Another
+attempt of the backend is an exchange of its own.
 
 This module does not know HTTP or what a verdict does.
 """
@@ -11,6 +13,7 @@ This module does not know HTTP or what a verdict does.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
@@ -74,7 +77,7 @@ class Call:
     _outcomes: dict[Passage, Outcome] = field(default_factory=dict)
     _remembered: int = 0
     _lesson: Learn | None = None
-    _learnt: bool = False
+    _taught: dict[str, float] | None = None
     _timer: asyncio.TimerHandle | None = None
 
     @property
@@ -87,7 +90,7 @@ class Call:
         """Return what is known of each of the texts that have arrived.
 
         A text that does not go on from one that is known, such as that of another attempt, is
-        a new one.
+        a new one; what the attempt before showed is learnt now.
         """
         left, found = self._sent, []
         for text in received:
@@ -96,6 +99,9 @@ class Call:
             left = [each for each in left if each is not known]
             known.received = text
             found.append(known)
+        if left:
+            self.learn()
+            self._lesson = self._taught = None
         self._sent = found
         return found
 
@@ -120,16 +126,27 @@ class Call:
         """Learn what the call showed once it has been quiet for a while."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._lesson is not None and not self._learnt:
-            self._timer = asyncio.get_running_loop().call_later(QUIET_SECONDS, self.learn)
+        self._timer = asyncio.get_running_loop().call_later(QUIET_SECONDS, self.learn)
 
     def learn(self) -> None:
-        """Take what the call showed into the live risk, unless that was done."""
+        """Take what the call showed into the live risk, unless that was done.
+
+        Of a call that goes on after a long silence only what is graver than before is learnt.
+        """
         if self._timer is not None:
             self._timer.cancel()
-        if self._lesson is not None and not self._learnt:
-            self._learnt = True
-            self.judges.guard.driver.run(_only(self._lesson))
+        lesson, taught = self._lesson, self._taught
+        if lesson is None:
+            return
+        news = {
+            name: shown
+            for name, shown in lesson.evidence.items()
+            if taught is None or _graver(shown, taught.get(name, -math.inf))
+        }
+        if taught is None or news:
+            self.judges.guard.driver.run(_only(replace(lesson, evidence=news)))
+        self._taught = {**(taught or {}), **news}
+        self._lesson = None
 
     def _judged(self, step: Judge) -> Generator[Ask, Outcome | None, Outcome | None]:
         known = self._outcomes.get(step.passage)
@@ -187,6 +204,11 @@ class Calls:
         """Learn what every call showed, since the server ends."""
         for call in self._calls.values():
             call.learn()
+
+
+def _graver(shown: float, before: float) -> bool:
+    """Return whether evidence is above what was shown before; no number is above all others."""
+    return not math.isnan(before) and not shown <= before
 
 
 def _only(step: Learn) -> Steps:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -17,10 +17,14 @@ from guard import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from guard.live.notify import Outcome
     from guard.server.load import Load
     from guard.verdict import Verdict
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+BackendName = Literal["primary", "fallback"]
+"""Which backend: the one that is guarded, or the one that stands in for it."""
 
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Seconds."""
@@ -46,6 +50,16 @@ class Metrics:
         )
         self._reloads = self._counter(
             "guard_policy_reloads", "Attempts to load the policies anew.", ["outcome"]
+        )
+        self._answers = self._counter(
+            "guard_backend_answers",
+            "Answers of the backend, and of the one that stands in for it.",
+            ["backend"],
+        )
+        self._deliveries = self._counter(
+            "guard_webhook_deliveries",
+            "Alarms told to the webhook (delivered), tries that failed, and alarms given up.",
+            ["outcome"],
         )
         self._request_seconds = self._histogram(
             "guard_request_seconds", "From a request's headers to its answer's end."
@@ -77,6 +91,14 @@ class Metrics:
     def decision(self, verdict: Verdict, route: str) -> None:
         """Count one verdict."""
         self._decisions.labels(verdict.intended, verdict.security_class, route).inc()
+
+    def answer(self, backend: BackendName) -> None:
+        """Count one answer of a backend."""
+        self._answers.labels(backend).inc()
+
+    def delivery(self, outcome: Outcome) -> None:
+        """Count how telling the webhook ended, or one try of it."""
+        self._deliveries.labels(outcome).inc()
 
     def reload(self, *, ok: bool) -> None:
         """Count one attempt to load the policies anew."""

@@ -4,6 +4,10 @@ A request goes to the backend byte for byte (unless the settings name another mo
 answer comes back through the guard. What cannot be guarded is refused, unless the settings let
 it pass. A client that goes away takes its request at the backend with it.
 
+While an alarm asks for a `fallback`, what is guarded goes to the backend that stands in. Neither
+gets anything that could be the other's key: of a client's headers only a few harmless ones go to
+the stand-in, and nothing of the query.
+
 This module does not know any vendor's format.
 """
 
@@ -11,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import httpx2
@@ -27,7 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fastapi import FastAPI
+    from pydantic import SecretStr
 
+    from guard.engine import Guard
+    from guard.server.metrics import BackendName
     from guard.server.service import Service
 
 _HOP: Final = frozenset(
@@ -50,6 +58,22 @@ _HOP: Final = frozenset(
 
 _CREDENTIALS: Final = ("authorization", "x-api-key")
 
+_HARMLESS: Final = frozenset(
+    {
+        "accept",
+        "anthropic-beta",
+        "anthropic-version",
+        "content-encoding",
+        "content-type",
+        "openai-beta",
+        "traceparent",
+        "tracestate",
+        "user-agent",
+        "x-request-id",
+    }
+)
+"""Headers of a client that go to a backend which it did not ask, and hold no key."""
+
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 _CONNECT_SECONDS: Final = 10.0
@@ -67,13 +91,34 @@ def add_routes(app: FastAPI, service: Service, backend: httpx2.AsyncBaseTranspor
     app.add_api_route("/{path:path}", forward, methods=_METHODS, include_in_schema=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Backend:
+    """Where requests go.
+
+    Attributes:
+        name: which of the two it is.
+        base: its URL.
+        key: sent to it; `None` for what the client sent, which is never for the fallback.
+    """
+
+    name: BackendName
+    base: str
+    key: SecretStr | None
+
+    def __str__(self) -> str:
+        return "the backend" if self.name == "primary" else "the fallback backend"
+
+
 class _Proxy:
     """Sends requests on and their answers back."""
 
-    def __init__(self, service: Service, backend: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, service: Service, transport: httpx2.AsyncBaseTransport) -> None:
         self._service = service
-        self._backend = backend
-        self._base = (service.settings.upstream or "").rstrip("/")
+        self._inner = transport
+        settings = service.settings
+        base, other = settings.upstream or "", settings.fallback_upstream or ""
+        self._primary = _Backend("primary", base.rstrip("/"), settings.upstream_key)
+        self._fallback = _Backend("fallback", other.rstrip("/"), settings.fallback_key)
         seconds = service.settings.upstream_seconds
         timeout = httpx2.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds))
         self._extensions = {"timeout": timeout.as_dict()}
@@ -94,18 +139,26 @@ class _Proxy:
                 "`other_paths: pass`",
                 "unguardable",
             )
-        sent = await self._sent(request, rewritten=guarded)
+        judges = self._service.judges(request)
+        stand_in = judges.standing_in if guarded else None
+        backend = self._primary if stand_in is None else self._fallback
+        sent = await self._sent(request, backend, rewritten=guarded)
+        transport = self._transport(request, stand_in or judges.guard)
         try:
-            answer = await self._transport(request).handle_async_request(sent)
+            answer = await transport.handle_async_request(sent)
         except httpx2.TimeoutException:
-            raise Refused(504, "the backend did not answer in time", "upstream_timeout") from None
+            raise Refused(504, f"{backend} did not answer in time", "upstream_timeout") from None
         except httpx2.ConnectError:
-            raise Refused(502, "the backend cannot be reached", "upstream_unreachable") from None
+            raise Refused(502, f"{backend} cannot be reached", "upstream_unreachable") from None
         except httpx2.RequestError:
-            raise Refused(502, "the backend broke off its answer", "upstream_broken") from None
-        return _response(answer)
+            raise Refused(502, f"{backend} broke off its answer", "upstream_broken") from None
+        self._service.metrics.answer(backend.name)
+        response = _response(answer)
+        if backend is self._fallback:
+            response.raw_headers.append((b"x-guard-backend", b"fallback"))
+        return response
 
-    def _transport(self, request: Request) -> AsyncGuardTransport:
+    def _transport(self, request: Request, guard: Guard) -> AsyncGuardTransport:
         route = route_of(request.scope)
         metrics = self._service.metrics
         options = Options(
@@ -113,40 +166,47 @@ class _Proxy:
             broken="tell",
             on_verdict=lambda verdict: metrics.decision(verdict, route),
         )
-        return AsyncGuardTransport(self._service.judges(request).guard, self._backend, options)
+        return AsyncGuardTransport(guard, self._inner, options)
 
-    async def _sent(self, request: Request, *, rewritten: bool) -> httpx2.Request:
+    async def _sent(
+        self, request: Request, backend: _Backend, *, rewritten: bool
+    ) -> httpx2.Request:
         """Return the request as it goes to the backend."""
         content = await request.body()
         model = self._service.guards.upstream_model(caller_of(request.scope), request.url.path)
+        if backend is self._fallback:
+            model = self._service.settings.stand_in_model or model
         if rewritten and model is not None:
             content = _with_model(content, model)
         return httpx2.Request(
             request.method,
-            self._url(request),
-            headers=self._headers(request),
+            self._url(request, backend),
+            headers=self._headers(request, backend),
             content=content or None,
             extensions=self._extensions,
         )
 
-    def _url(self, request: Request) -> httpx2.URL:
+    def _url(self, request: Request, backend: _Backend) -> httpx2.URL:
         """Return where a request goes: to the backend, whatever its target looks like.
 
         Raises:
             Refused: the target cannot be read, or would be part of a host's name.
         """
         raw = request.scope.get("raw_path") or request.url.path.encode()
-        query = f"?{request.url.query}" if request.url.query else ""
+        own = backend is self._primary and request.url.query
+        query = f"?{request.url.query}" if own else ""
         if raw.startswith(b"/"):
             with contextlib.suppress(httpx2.InvalidURL, UnicodeDecodeError):
-                return httpx2.URL(f"{self._base}{raw.decode('ascii')}{query}")
+                return httpx2.URL(f"{backend.base}{raw.decode('ascii')}{query}")
         raise Refused(400, "the path cannot be read", "invalid_path")
 
-    def _headers(self, request: Request) -> list[tuple[bytes, bytes]]:
-        """Return what of a request's headers goes to the backend, with its key."""
+    def _headers(self, request: Request, backend: _Backend) -> list[tuple[bytes, bytes]]:
+        """Return what of a request's headers goes to a backend, with its key."""
         own = caller_of(request.scope).header
         dropped = _HOP | {own} | _named(request.headers.get("connection", ""))
-        key = self._service.settings.upstream_key
+        key = backend.key
+        if backend is self._fallback:
+            dropped |= set(request.headers) - _HARMLESS
         # A client may show its key here twice.
         shown = request.headers.get(own, "").rpartition(" ")[2] if own else ""
         dropped |= {

@@ -38,8 +38,12 @@ HASH: Final = r"^sha256:[0-9a-f]{64}$"
 LABEL: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 PATH: Final = r"^/[\x21-\x7e]*$"
 HTTP_URL: Final = r"^https?://[^\s?#]+$"
+HOOK_URL: Final = r"^https?://[^\s?#]+(\?[^\s#]*)?$"
 
-_BY_FILE: Final = ("deployed", "keys", "routes", "trust")
+SECRET: Final = ("fallback_key", "keys", "upstream_key", "webhook", "webhook_secret")
+"""Settings whose values no message shows; webhooks often have a token in their URL."""
+
+_BY_FILE: Final = ("deployed", "fallback_deployed", "keys", "routes", "trust")
 """Settings with parts; they are read from the file alone."""
 
 FILE_VALUES: Final[ContextVar[Mapping[str, Any]]] = ContextVar(
@@ -127,6 +131,14 @@ class ServerSettings(BaseSettings):
         upstream: the base URL of the backend to guard, such as `https://api.openai.com`.
         upstream_key: sent to the backend in place of what the client sent.
         demo: answer from the scripted backend.
+        fallback_upstream: the base URL of the backend that answers in place of the other while an
+            alarm of the live risk asks for a `fallback`; without it everything is blocked then.
+        fallback_key: sent to that backend; nothing that a client sent as a key is.
+        fallback_model: the model that requests to it are sent to, whichever they ask for.
+        fallback_deployed: which model stands there; a class that demands a tag demands one of it.
+        fallback_tag: the file of its signed tag.
+        webhook: a URL that is told of every alarm that is raised or cleared.
+        webhook_secret: signs what the webhook gets; shared with its receiver.
         deployed: which model stands behind the server.
         tag: the file of the signed tag that says up to which class it may be deployed.
         trust: the files of the public keys of those whose signature counts.
@@ -168,6 +180,15 @@ class ServerSettings(BaseSettings):
     upstream: Annotated[str, StringConstraints(pattern=HTTP_URL)] | None = None
     upstream_key: SecretStr | None = None
     demo: bool = False
+    fallback_upstream: Annotated[str, StringConstraints(pattern=HTTP_URL)] | None = None
+    fallback_key: SecretStr | None = None
+    fallback_model: Source | None = None
+    fallback_deployed: Deployed | None = None
+    fallback_tag: Path | None = None
+    webhook: Annotated[str, StringConstraints(pattern=HOOK_URL)] | None = Field(
+        default=None, repr=False
+    )
+    webhook_secret: SecretStr | None = None
     deployed: Deployed | None = None
     tag: Path | None = None
     trust: tuple[Path, ...] = ()
@@ -227,6 +248,11 @@ class ServerSettings(BaseSettings):
         rules: tuple[Rule, ...] = (*self.keys, *self.routes)
         named = [rule.security_class for rule in rules]
         return tuple(dict.fromkeys([self.security_class, *filter(None, named)]))
+
+    @property
+    def stand_in_model(self) -> str | None:
+        """The model that requests to the fallback are sent to; `None` for as to the other."""
+        return self.fallback_deployed.model if self.fallback_deployed else self.fallback_model
 
     def route(self, path: str) -> RouteRule | None:
         """Return the longest rule that fits `path`, `None` where none does."""

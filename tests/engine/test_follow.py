@@ -320,21 +320,12 @@ class TestLive:
     def test_a_quarantine_blocks_everything(
         self, make_class: Any, word_detector: Any, posture: str
     ) -> None:
-        """Even what is fine, with the reason; so does a fallback that nobody provides."""
+        """Even what is fine, with the reason; an alarm that asks for another backend, too."""
         guard = self.guard(make_class, word_detector, Standing(posture))
         verdict = guard.check("Fine.")
         assert verdict.action == "block"
         assert "alarm stands" in verdict.reasons[0]
         assert list(guard.stream(iter(["Fine."]))) == ["[blocked]"]
-
-    def test_the_fallback_answers_as_usual(self, make_class: Any, word_detector: Any) -> None:
-        """What the other backend says is judged, not blocked."""
-        guard = self.guard(make_class, word_detector, Standing("fallback"))
-        session = guard.session(ASKED, stream=True, fallback=True)
-        session.open(channel())
-        guard.driver.run(session.feed("Fine.", channel().name))
-        guard.driver.run(session.finish())
-        assert session.verdict().action == "allow"
 
     def test_one_that_fails_withholds_nothing(self, make_class: Any, word_detector: Any) -> None:
         """The exchange was judged before; the prior stands still."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 import live_alarms
 import live_cost
 import live_prior
+import live_prior_rows
 import live_report
-from guard.live import MemoryStore
+import live_scores
+import live_tell
+from guard.engine import Guard
+from guard.live import LiveSettings, MemoryStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +60,90 @@ class TestPrior:
         assert most[0] == 0.0
         assert max(most) == pytest.approx(0.5)
         assert "bounded by 0.5 nats" in live_prior.report(facts)
+
+
+@pytest.fixture(scope="module")
+def streams() -> dict[str, Any]:
+    """Return figures of a few short streams."""
+    rng = np.random.default_rng(1)
+    clean = rng.normal(-4.0, 2.0, (2, 200))
+    given = live_prior_rows.Rows(clean[0], clean[1], rng.normal(1.0, 2.0, 100))
+    deployment = live_prior_rows.Deployment(0.02, LiveSettings())
+    return live_prior_rows.measured(given, deployment, 400, 4)
+
+
+class TestPriorRows:
+    """`live_prior_rows.py`, with made-up figures in place of a classifier's."""
+
+    def test_the_prior_buys_recall_for_false_alarms(self, streams: dict[str, Any]) -> None:
+        """Where half of the answers are risky more of them are above the limit, and of others."""
+        found = {name: value[0] for name, value in streams["figures"].items()}
+        assert found["0.5, False, live"] > found["0.5, False, fixed prior"]
+        assert found["0.5, False, live, others"] > found["0.5, False, fixed prior, others"]
+        assert found["500, most"] <= LiveSettings().fall + 1e-9
+        assert found["500, recall"] <= found["0, recall"]
+
+    def test_it_reports_every_share(self, streams: dict[str, Any]) -> None:
+        """Each share of risky answers has its rows, and the plot its lines."""
+        text = live_prior_rows.report(streams)
+        assert text.count("in bad conversations") == 2 * len(live_prior_rows.DRIFTS)
+        assert live_prior_rows.plot(streams).startswith("<svg")
+        json.dumps(streams)
+
+
+class TestTelling:
+    """`live_tell.py`."""
+
+    def test_the_wealth_is_that_of_a_fair_game(self) -> None:
+        """Over all ways in which a few fair pairs may fall its mean is 1."""
+        ways = np.array(list(itertools.product([False, True], repeat=8)))
+        for pairs in (1, 3, 8):
+            ends = [np.exp(live_tell.log_wealth(way)[pairs - 1]) for way in ways]
+            assert np.mean(ends) == pytest.approx(1.0)
+
+    def test_it_is_exact_where_every_pair_is_won(self) -> None:
+        """The integral of `(2 p)^n` over the upper half, times two."""
+        wealth = np.exp(live_tell.log_wealth(np.ones(9, dtype=bool)))
+        assert wealth[8] == pytest.approx((2**10 - 1) / 10)
+
+    def test_it_tells_what_differs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A model that is flagged far more often is told apart soon, its twin is not."""
+        monkeypatch.setattr(live_tell, "_AGAIN", 5)
+        rng = np.random.default_rng(0)
+        often, seldom = np.arange(100) < 40, np.arange(100) < 2
+        found = live_tell.told(rng, often, seldom, runs=40)
+        assert 10 < found.low <= found.high < 100
+        assert found.median <= found.most < 200
+        assert live_tell.told(rng, seldom, seldom, runs=40).share < 0.2
+
+
+class TestScores:
+    """`live_scores.py`."""
+
+    def test_what_is_cached_is_not_judged_again(
+        self,
+        tmp_path: Path,
+        make_class: Any,
+        word_detector: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Not in another order, and not after a run that was cut off."""
+
+        class Counting(word_detector):  # type: ignore[misc]
+            asked = 0
+
+            def __call__(self, passage: Any) -> Any:
+                Counting.asked += 1
+                return super().__call__(passage)
+
+        guard = Guard(make_class(), [Counting()])
+        monkeypatch.setattr(live_scores, "CATEGORY", "to_flag")
+        rows = [{"prompt": "Well?", "response": f"Fern {number}."} for number in range(4)]
+        cache = tmp_path / "scores.jsonl"
+        first = live_scores.scored(guard, rows[:3], "", cache)
+        assert (len(first), Counting.asked) == (3, 3)
+        live_scores.scored(guard, rows[::-1], "", cache)
+        assert Counting.asked == 4
 
 
 def test_cost_is_a_time() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from guard.engine import Guard
 from guard.errors import ConfigurationError
-from guard.live import MemoryStore
+from guard.live import LiveRisk, LiveSettings, MemoryStore, Transition
 from guard.live.deployed import follow
 from guard.policy import builtin_classes, load_class, stricter_than
 
@@ -75,6 +75,22 @@ class TestGuard:
         there = guard.check(FINE, conversation="a").risks["hate_toxicity"]
         elsewhere = guard.check(FINE, conversation="b").risks["hate_toxicity"]
         assert there > elsewhere
+
+    def test_who_is_told_of_alarms(self) -> None:
+        """Callables that were given at load get each transition."""
+        told: list[Transition] = []
+        guard = Guard.load("public", journal=None, live=True, notify=[told.append])
+        live: Any = guard.live
+        while not live.observe({"harassment": 20.0}):
+            pass
+        live.clear("all", by="tests", reason="it was a test")
+        assert [each.kind for each in told] == ["raised", "cleared"]
+
+    def test_nobody_can_be_told_of_nothing(self) -> None:
+        """Notifiers that would never be called are an error, and not silence."""
+        for live in (False, LiveRisk(LiveSettings(), {"harassment": 0.02}, confusion={})):
+            with pytest.raises(ConfigurationError, match="`notify` needs"):
+                Guard.load("public", journal=None, live=live, notify=[print])
 
     def test_a_quarantine_stands_until_somebody_clears_it(self, tmp_path: Path) -> None:
         """A deployment that turned bad delivers nothing, until a person says so."""

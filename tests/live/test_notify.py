@@ -133,6 +133,27 @@ class TestDelivery:
         assert {e["reason"] for e in dropped} >= {"queue full"}
         assert len(dropped) == 6
 
+    def test_each_end_is_told(self, receiver: Callable[..., Receiver]) -> None:
+        """What is counted: deliveries, failed tries, and what is given up."""
+        told: list[str] = []
+        hook = Webhook(receiver(503, 200, 403).url, SECRET, told=told.append)
+        for name in ("first", "second"):
+            hook(transition(name))
+        hook.close(timeout=20)
+        assert told == ["failed", "delivered", "failed", "dropped"]
+
+    def test_an_error_of_the_network_does_not_show_the_url(self) -> None:
+        """A webhook's URL often holds a token."""
+        hook = Webhook("http://127.0.0.1:9/SENTINEL", SECRET, attempts=1)
+        with capture_logs() as events:
+            hook(transition())
+            hook.close()
+        assert [e["event"] for e in events] == [
+            "guard.live.webhook_failed",
+            "guard.live.webhook_dropped",
+        ]
+        assert "SENTINEL" not in str(events)
+
     @pytest.mark.parametrize(
         ("url", "secret"), [("ftp://host/", SECRET), ("https://", SECRET), ("https://h/", "short")]
     )
@@ -140,6 +161,46 @@ class TestDelivery:
         """A strange URL and a secret that can be guessed are errors."""
         with pytest.raises(ConfigurationError):
             Webhook(url, secret)
+
+
+class TestClosing:
+    """What becomes of deliveries where the process ends."""
+
+    def test_what_waits_is_delivered(self, receiver: Callable[..., Receiver]) -> None:
+        """Everything that was told before is delivered, in order."""
+        server = receiver(200)
+        hook = Webhook(server.url, SECRET)
+        names = [f"c{number}" for number in range(20)]
+        for name in names:
+            hook(transition(name))
+        hook.close(timeout=20)
+        assert [json.loads(body)["alarm"]["category"] for _, body in server.requests] == names
+
+    def test_a_server_that_is_down_does_not_keep_it(self) -> None:
+        """Closing takes its time and no more, and says what was lost, a full queue included."""
+        told: list[str] = []
+        hook = Webhook("http://127.0.0.1:9/", SECRET, waiting=3, told=told.append)
+        with capture_logs() as events:
+            for number in range(4):
+                hook(transition(f"c{number}"))
+            begin = time.monotonic()
+            hook.close(timeout=0.2)
+            took = time.monotonic() - begin
+        lost = {e["id"] for e in events if e["event"] == "guard.live.webhook_dropped"}
+        assert lost == {f"chat/c{number}/0/raised" for number in range(4)}
+        assert told.count("dropped") == 4
+        assert took < 10
+
+    def test_nothing_is_taken_afterwards(self, receiver: Callable[..., Receiver]) -> None:
+        """What comes too late is a loss that is logged; closing again does nothing."""
+        server = receiver(200)
+        hook = Webhook(server.url, SECRET)
+        hook.close()
+        with capture_logs() as events:
+            hook(transition())
+            hook.close()
+        assert [e["reason"] for e in events] == ["closed"]
+        assert not server.requests
 
 
 class TestSignature:

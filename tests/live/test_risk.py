@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from structlog.testing import capture_logs
 from guard.errors import ConfigurationError, InputError
 from guard.live import LiveRisk, LiveSettings, MemoryStore, Operating, Transition
 from guard.live.replay import NEVER, first_alarms
+from guard.live.sqlite_store import SQLiteStore
 from guard.live.watch import watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     Stream = Callable[..., Iterator[dict[str, float]]]
     Make = Callable[..., LiveRisk]
@@ -109,6 +112,23 @@ class TestClearing:
         assert [t.alarm.life for t in again] == [1]
         assert again[0].id != gone.id
 
+    def test_elsewhere_is_heard_of_where_nothing_is_observed(
+        self, make_live: Make, tmp_path: Path
+    ) -> None:
+        """While another backend answers there is no exchange; not after a restart either."""
+        first = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"), action="fallback")
+        while not first.observe({"bad_advice": 9.0}):
+            pass
+        first.close()
+        restarted = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"), action="fallback")
+        assert restarted.posture == "fallback"
+        elsewhere = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"), action="fallback")
+        elsewhere.clear("all", by="ada", reason="repaired")
+        ends = time.monotonic() + 30
+        while restarted.alarms:
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+
     def test_takes_who_and_why(self, make_live: Make) -> None:
         """Without a name or a reason the alarm stands."""
         live = make_live(action="fallback")
@@ -157,6 +177,22 @@ class TestTelling:
         assert events[1]["by"] == "ada"
         json.dumps([t.as_dict() for t in told])
         assert Transition.from_dict(told[0].as_dict()) == told[0]
+
+    def test_of_what_was_cleared_elsewhere(self, make_live: Make, tmp_path: Path) -> None:
+        """Whoever cleared it there may have had nobody to tell; who, and why, come along."""
+        told: list[Transition] = []
+        here = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"), notify=[told.append])
+        while not here.observe({"bad_advice": 9.0}):
+            pass
+        here.flush()
+        there = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"))
+        there.clear("bad_advice", by="ada", reason="repaired")
+        here.flush()
+        here.flush()
+        assert [(each.kind, each.by, each.reason) for each in told[1:]] == [
+            ("cleared", "ada", "repaired")
+        ]
+        assert here.state().transitions[-1].kind == "cleared"
 
     def test_survives_a_notifier_that_fails(self, make_live: Make) -> None:
         """The next one is told all the same, and judging goes on."""

@@ -110,6 +110,35 @@ class TestGate:
         assert problem in str(caught.value)
 
 
+class TestFallback:
+    """The backend that an alarm asks for is a model, too."""
+
+    def settings(self, audited: Audited, **changes: Any) -> ServerSettings:
+        """Return settings of a class whose alarms ask for another backend."""
+        live = POLICY.replace("    deploy:", "    live: {action: fallback}\n    deploy:")
+        audited.policy.write_text(live, encoding="utf-8")
+        urls = {"upstream": "http://a.example", "fallback_upstream": "http://b.example"}
+        return audited.settings(**(urls | changes))
+
+    def test_it_needs_a_tag_of_its_own(self, audited: Audited) -> None:
+        """Else an alarm would let in a model that nobody audited."""
+        with pytest.raises(ConfigurationError, match=r"the fallback: .*demands a tag"):
+            Loader(self.settings(audited), None)()
+        other = {"model": "another"}
+        changes = {"fallback_tag": audited.tag, "fallback_deployed": other}
+        with pytest.raises(ConfigurationError, match=r"the fallback: .*another"):
+            Loader(self.settings(audited, **changes), None)()
+
+    def test_a_good_tag(self, audited: Audited) -> None:
+        """Its own audited rates move its priors."""
+        deployed = audited.settings().deployed
+        changes = {"fallback_tag": audited.tag, "fallback_deployed": deployed}
+        (judges,) = Loader(self.settings(audited, **changes), None)().values()
+        assert judges.stand_in is not None
+        assert judges.stand_in.security_class.prior == judges.security_class.prior
+        assert judges.stand_in.security_class.prior != load_class(audited.policy).prior
+
+
 class TestSettings:
     """What the settings say about it."""
 

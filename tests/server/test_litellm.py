@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from guard.server.app import create_app
 from guard.server.litellm_calls import Calls
 from guard.server.scripted import serve_in_thread
 from guard.server.settings import ServerSettings
+from guard.steps import Learn
 from guard.text.units import UNIT_MINIMUM
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from guard.detectors.base import Finding, Passage
     from guard.server.guards import Judges
+    from guard.steps import Steps
 
 PATH = "/beta/litellm_basic_guardrail_api"
 CLIENT = Path(__file__).with_name("litellm_client.py")
@@ -103,6 +106,27 @@ class Lessons:
     def observe(self, evidence: Any, *, conversation: str | None = None) -> None:
         """Take note."""
         self.learnt.append((dict(evidence), conversation))
+
+
+class Moody:
+    """A detector that fails when it is told to."""
+
+    name, version, categories = "moody", "1", ("to_block",)
+
+    def __init__(self) -> None:
+        """Work for now."""
+        self.fails = False
+
+    def __call__(self, passage: Passage) -> list[Finding]:
+        """Find nothing, or fail."""
+        if self.fails:
+            raise RuntimeError(passage.unit[:0])
+        return []
+
+
+def _told(evidence: dict[str, float]) -> Steps:
+    """Yield what a session does at the end of a turn."""
+    yield Learn(evidence, "")
 
 
 def turn(client: httpx2.Client, call: str | None, texts: list[str], **more: Any) -> dict[str, Any]:
@@ -359,6 +383,45 @@ class TestRemembered:
             turn(client, "b", ["zflag"], litellm_trace_id="talk")
         # The last one is learnt when the server ends.
         assert live.learnt == [({}, None), ({"to_redact": 9.0}, None), ({"to_flag": 9.0}, "talk")]
+
+    def test_a_failed_detector_is_no_all_clear(
+        self, make_app: Callable[..., FastAPI], make_judges: Callable[..., Judges]
+    ) -> None:
+        """Nobody knows what it would have found, whatever another attempt shows."""
+        live, moody = Lessons(), Moody()
+        app = make_app(make_judges(moody, live=live, limits={"to_block": {"act": 0.9}}))
+        with serve_in_thread(app) as server, httpx2.Client(base_url=server.url) as client:
+            moody.fails = True
+            assert turn(client, None, ["Ivy."])["action"] == "BLOCKED"
+            assert turn(client, "a", ["Ferns."])["action"] == "BLOCKED"
+            moody.fails = False
+            assert turn(client, "a", ["Other ferns."])["action"] == "NONE"
+            # The same text, which is judged at last.
+            moody.fails = True
+            assert turn(client, "b", ["Moss."])["action"] == "BLOCKED"
+            moody.fails = False
+            assert turn(client, "b", ["Moss."])["action"] == "NONE"
+        shown = [evidence.get("to_block", 0.0) for evidence, _ in live.learnt]
+        assert [math.isnan(value) for value in shown] == [True, True, False, False]
+
+    def test_what_comes_after_a_silence(self, make_judges: Callable[..., Judges]) -> None:
+        """A call that goes on after it was learnt is no second exchange, unless it gets graver."""
+        live = Lessons()
+        call = Calls().find("a", "1", make_judges(live=live))
+        for evidence in (
+            {"to_flag": 3.0},
+            {"to_flag": 3.0},
+            {"to_flag": 2.0, "to_block": 5.0},
+            {"to_flag": math.nan, "to_block": 5.0},
+            {"to_flag": 9.0, "to_block": 5.0},
+        ):
+            list(call.recall(_told(evidence)))
+            call.learn()
+            call.learn()
+        learnt = [evidence for evidence, _ in live.learnt]
+        assert learnt[:2] == [{"to_flag": 3.0}, {"to_block": 5.0}]
+        ((name, value),) = learnt[2].items()
+        assert (name, math.isnan(value), len(learnt)) == ("to_flag", True, 3)
 
     def test_calls_are_forgotten(
         self, make_judges: Callable[..., Judges], monkeypatch: pytest.MonkeyPatch
