@@ -6,6 +6,7 @@ This module does not know how any of them is guarded: that is in `guard.adapters
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from guard.errors import InputError
@@ -23,22 +24,31 @@ ADAPTERS: Final = {
     "haystack": "guard.adapters.haystack",
     "llama_index": "guard.adapters.llama_index",
     "agents.models.interface": "guard.adapters.openai_agents",
+    "litellm": "guard.adapters.litellm",
+    "transformers": "guard.adapters.transformers",
+    "starlette.applications": "guard.adapters.asgi",
+    "flask.app": "guard.adapters.wsgi",
 }
 """The adapter's module by the package that a class, what it derives from or its type comes from."""
+
+_CLIENTS: Final = ("litellm",)
+"""Packages that are clients themselves, by their functions."""
 
 
 def wrap(guard: Guard, target: _Target, **options: Any) -> _Target:
     """Return `target`, guarded, of the same type; see `Guard.wrap`."""
     # Some frameworks mark the classes of their components by a type of their own.
-    for base in (*type(target).__mro__, type(type(target))):
-        module = _adapter(base.__module__)
-        if module is not None:
-            adapter: Any = import_module(module)
-            guarded: _Target = adapter.wrap(guard, target, **options)
-            return guarded
+    homes = [base.__module__ for base in (*type(target).__mro__, type(type(target)))]
+    if isinstance(target, ModuleType) and target.__name__.partition(".")[0] in _CLIENTS:
+        homes.insert(0, target.__name__)
+    for module in filter(None, map(_adapter, homes)):
+        adapter: Any = import_module(module)
+        guarded: _Target = adapter.wrap(guard, target, **options)
+        return guarded
     raise InputError(
         f"`{type(target).__name__}` is nothing that can be wrapped: give a client or a "
-        f"model of {', '.join(ADAPTERS)}, or use `guard.protect` for any callable"
+        f"model of {', '.join(ADAPTERS)}, or use `guard.protect` for any callable, "
+        "`guard.adapters.asgi.GuardASGI` or `guard.adapters.wsgi.GuardWSGI` for an application"
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from guard.wire.detail import DEFAULT_STYLE
 from guard.wire.ledger import GATED, Ledger
-from guard.wire.parts import parse, written
+from guard.wire.parts import BodyError, parse, written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -66,11 +66,19 @@ class Body(ABC):
         return any(self.session.step_of(c) == "regenerate" for c in self.ledger.choices())
 
     def judge(self) -> Steps:
-        """Judge every text."""
+        """Judge every text.
+
+        Raises:
+            BodyError: there are too many.
+        """
         altered = self.prepare()
         self._exact = self.session.shadow or (self._exact and not altered)
         for part in self.parts():
-            piece = yield from (self.ledger.echo(part) if part.echo else self.ledger.take(part))
+            try:
+                piece = yield from (self.ledger.echo(part) if part.echo else self.ledger.take(part))
+            except BodyError:
+                yield from self.session.abandon()
+                raise
             if piece is not None:
                 self._pieces.append(piece)
         yield from self.ledger.finish()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from guard.steps import Release
 from guard.text.units import CONTEXT, LOOKAHEAD
 from guard.verdict import delivers
-from guard.wire.parts import Part, nowhere
+from guard.wire.parts import BodyError, Part, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
@@ -32,9 +32,17 @@ if TYPE_CHECKING:
 TEXT_LIMIT: Final = 4 * 2**20
 """Characters of all texts of one exchange, 4 Mi; the session keeps them for its journal row."""
 
+CHANNEL_LIMIT: Final = 1024
+"""Texts of one exchange; every one is kept, and judged by itself."""
+
+_TOO_MANY: Final = f"the backend's answer has more than {CHANNEL_LIMIT} texts"
+
 _KNOWN_LIMIT: Final = 1024
 """Lone texts that are remembered, so that one that comes with every event is judged once."""
 
+
+_STEP: Final = re.compile(r"[.\[]")
+"""Where the name of a channel goes one level down."""
 
 _HIDING: Final = re.compile(r"\\[u/bf]")
 """Escapes of JSON that may stand for characters which need none."""
@@ -95,6 +103,8 @@ class Ledger:
         self._marked = marked
         self._complete: set[str] = set()
         self._lengths: dict[str, int] = {}
+        self._names: dict[int, list[str]] = {}
+        self._below: dict[str, list[str]] = {}
         self._ends: dict[str, str] = {}
         self._current: dict[int, str] = {}
         self._reopened: dict[str, ChannelRun] = {}
@@ -118,7 +128,11 @@ class Ledger:
         return choice in self._said
 
     def take(self, part: Part) -> Generator[Ask, Outcome | None, Piece | None]:
-        """Have a part judged; return its piece, `None` for a lone part."""
+        """Have a part judged; return its piece, `None` for a lone part.
+
+        Raises:
+            BodyError: it is one text too many; a shadow class lets it pass and takes note.
+        """
         self._total += len(part.text)
         if self._total > TEXT_LIMIT:
             self.withhold(part.channel)
@@ -129,6 +143,11 @@ class Ledger:
         waits = part.leads or self._waits(part.channel.kind)
         if not part.text and name not in self._lengths and not waits:
             # Many a stream begins with an empty text that is not the first to be written.
+            return None
+        if self._full(name):
+            if not self.session.shadow:
+                raise BodyError(_TOO_MANY)
+            self.session.note_escalation("block")
             return None
         yield from self._pair(part)
         start = self._lengths.get(name, 0)
@@ -153,9 +172,8 @@ class Ledger:
 
         One that went on after others or after its end still leaves with its choice.
         """
-        below = (f"{place}.", f"{place}[")
-        for name in tuple(self._lengths):
-            if not (name == place or name.startswith(below)) or name in self._reopened:
+        for name in tuple(self._below.get(place, ())):
+            if name in self._reopened:
                 continue
             yield from quietly(self.session.close(name))
             yield from self._judge_whole(name)
@@ -170,9 +188,9 @@ class Ledger:
         for name in self._of(choice):
             if name not in self._complete:
                 yield from self._judge_whole(name)
-        for name, earlier in self._reopened.items():
-            run, before = self.session.run(name), earlier.received
-            if run.channel.choice == choice and run.visible(0, before) != earlier.text:
+        for name in self._of(choice):
+            run, earlier = self.session.run(name), self._reopened.get(name)
+            if earlier is not None and run.visible(0, earlier.received) != earlier.text:
                 # What had left reads otherwise now, so that the rest would not join.
                 self.withhold(run.channel)
 
@@ -199,7 +217,7 @@ class Ledger:
 
     def choices(self) -> set[int]:
         """Return the choices that some text came for."""
-        return {self.session.run(name).channel.choice for name in self._lengths}
+        return set(self._names)
 
     def ready(self, piece: Piece) -> bool:
         """Return whether it is decided what stands in the place of a piece."""
@@ -247,10 +265,14 @@ class Ledger:
         self.session.note_escalation("block")
         if self.session.shadow:
             return
-        if channel.name not in self._lengths:
-            self.session.open(channel)
-            self._lengths[channel.name] = 0
-        self.session.run(channel.name).cut("block")
+        name = channel.name
+        if self._full(name) and (known := self._of(channel.choice)):
+            # One text of a choice withholds it as well as another.
+            name = known[0]
+        elif name not in self._lengths:
+            self._open(channel)
+            self._lengths[name] = 0
+        self.session.run(name).cut("block")
 
     def _reached(self, piece: Piece) -> bool:
         run = self.session.run(piece.channel)
@@ -264,7 +286,21 @@ class Ledger:
 
     def _of(self, choice: int) -> list[str]:
         """Return the channels of a choice."""
-        return [n for n in self._lengths if self.session.run(n).channel.choice == choice]
+        return list(self._names.get(choice, ()))
+
+    def _full(self, name: str) -> bool:
+        """Return whether a channel would be one too many."""
+        return name not in self._lengths and len(self._lengths) >= CHANNEL_LIMIT
+
+    def _open(self, channel: Channel) -> None:
+        """Open a channel, to be found by its choice and by every place that it is below."""
+        name = channel.name
+        if self._full(name):
+            raise BodyError(_TOO_MANY)
+        self.session.open(channel)
+        self._names.setdefault(channel.choice, []).append(name)
+        for end in (*(at.start() for at in _STEP.finditer(name)), len(name)):
+            self._below.setdefault(name[:end], []).append(name)
 
     def _judge_whole(self, name: str) -> Steps:
         """See to it that a document is still one after a rewrite, and hides nothing in escapes."""
@@ -295,7 +331,7 @@ class Ledger:
             yield from self._close(choice)
             self._current[choice] = name
         if name not in self._lengths:
-            self.session.open(self._led(channel))
+            self._open(self._led(channel))
         elif self.session.run(name).stopped and not self.session.withheld(choice):
             self._reopened[name] = self.session.run(name)
             yield from quietly(self.session.reopen(name))

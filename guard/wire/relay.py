@@ -182,6 +182,10 @@ class Relay(ABC):
         """Return whether an event without JSON marks the end of the stream."""
         return event.data.strip() == "[DONE]"
 
+    def name_of(self, event: Event, document: Json) -> str:
+        """Return the name under which an event may leave: the vendors repeat it in its data."""
+        return event.name if event.name == document.get("type") else ""
+
     # The walk.
 
     def _take(self, event: Event) -> Steps:
@@ -194,20 +198,27 @@ class Relay(ABC):
         except BodyError as error:
             yield from self.break_off(str(error))
             return
-        name = event.name if event.name == document.get("type") else ""
+        name = self.name_of(event, document)
         exact = self.session.shadow or (same and not altered and "\n" not in event.data)
         held = Held(Event(event.data, name), document, exact)
-        for part in self.parts(document):
-            piece = yield from (self.ledger.echo(part) if part.echo else self.ledger.take(part))
-            if piece is not None:
-                held.pieces.append(piece)
-            elif self.session.withheld(part.channel.choice):
-                held.tainted.add(part.channel.choice)
+        try:
+            yield from self._judge(held)
+        except BodyError as error:
+            yield from self.break_off(str(error))
+            return
         for place in self.completes(document):
             yield from self.ledger.complete(place)
         for choice in self.ends(document):
             yield from self.ledger.end(choice)
         yield from self._enqueue(held)
+
+    def _judge(self, held: Held) -> Steps:
+        for part in self.parts(held.document):
+            piece = yield from (self.ledger.echo(part) if part.echo else self.ledger.take(part))
+            if piece is not None:
+                held.pieces.append(piece)
+            elif self.session.withheld(part.channel.choice):
+                held.tainted.add(part.channel.choice)
 
     def _enqueue(self, held: Held) -> Steps:
         self._queue.append(held)

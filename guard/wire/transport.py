@@ -211,9 +211,9 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
             data = response.read()
         try:
             body = attempts.call.body(data)
+            self._guard.driver.run(body.judge())
         except BodyError as error:
             return _Answer(_broken(attempts.call, error))
-        self._guard.driver.run(body.judge())
         return _Answer(response, body)
 
     def _response(self, answer: _Answer, attempts: _Attempts) -> httpx2.Response:
@@ -322,9 +322,9 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
             data = await response.aread()
         try:
             body = attempts.call.body(data)
+            await self._guard.driver.arun(body.judge())
         except BodyError as error:
             return _Answer(_broken(attempts.call, error))
-        await self._guard.driver.arun(body.judge())
         return _Answer(response, body)
 
     async def _response(self, answer: _Answer, attempts: _Attempts) -> httpx2.Response:

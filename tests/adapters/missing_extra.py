@@ -9,7 +9,14 @@ import subprocess
 import sys
 from typing import Final
 
-FRAMEWORKS: Final = ("langchain_core", "pydantic_ai", "haystack", "llama_index", "agents")
+FRAMEWORKS: Final = (
+    "langchain_core",
+    "pydantic_ai",
+    "haystack",
+    "llama_index",
+    "agents",
+    "litellm",
+)
 """Packages of which each adapter loads its own alone."""
 
 _ALONE: Final = """

@@ -14,6 +14,7 @@ from guard.errors import InputError
 from guard.exchange import Choice
 from guard.journal.store import Journal
 from guard.server.scripted import BROKEN_LINE, Delivery, Failure, Reply
+from guard.wire import ledger
 from guard.wire.transport import AsyncGuardTransport, GuardTransport, Options, Unguardable
 from tests.adapters.shared import (
     FORMS,
@@ -242,6 +243,18 @@ class TestResponse:
         backend.script(PROMPT, Failure(status, body=b"<h1>zblock</h1>"))
         done = await post("chat")
         assert (done.status_code, done.content) == (status, b"<h1>zblock</h1>")
+
+    async def test_too_many_texts(
+        self, kind: str, post: Post, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A success with more texts than are judged is an error of the backend's, too."""
+        monkeypatch.setattr(ledger, "CHANNEL_LIMIT", 1)
+        choices = [{"index": n, "message": {"content": "A zblock."}} for n in range(3)]
+        body = json.dumps({"object": "chat.completion", "choices": choices}).encode()
+        done = await post("chat", inner=inner_of(kind, httpx2.Response(200, content=body)))
+        assert done.status_code == 502
+        assert "zblock" not in done.text
+        assert "texts" in done.json()["error"]["message"]
 
     @forms
     @pytest.mark.parametrize("body", [b"", b"<h1>zblock</h1>", b"[]", b'{"a": zblock', b"\xff"])

@@ -19,8 +19,10 @@ from guard.exchange import Choice, Message, ToolCall
 from guard.journal.store import Journal
 from guard.server.scripted import Delivery, Reply, chat, samples
 from guard.wire import chat as wire
+from guard.wire import ledger
 from guard.wire import relay as relays
 from guard.wire.detail import Style
+from guard.wire.parts import BodyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -721,6 +723,25 @@ class TestBroken:
                     final(left)
                 assert b"secret" not in left
                 assert left.endswith(b"\n\n")
+
+    def test_too_many_texts(self, through: Pass, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The stream ends at the first text too many, behind what was judged."""
+        monkeypatch.setattr(ledger, "CHANNEL_LIMIT", 2)
+        said = [chunk(delta(number, content="zredact. " + CALM)) for number in range(4)]
+        left = through(sse(*said))
+        with pytest.raises(openai.APIError, match="more than 1024 texts"):
+            final(left)
+        assert b"zredact" not in left
+        assert b'"index": 2' not in left
+
+    def test_too_many_whole_texts(
+        self, whole: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A whole response with a text too many cannot be judged."""
+        monkeypatch.setattr(ledger, "CHANNEL_LIMIT", 0)
+        body = body_of(Reply((Choice("Yes."),)))
+        with pytest.raises(BodyError, match="more than 1024 texts"):
+            whole(body)
 
     def test_behind_a_refusal(self, through: Pass) -> None:
         """Where all was refused, there is nothing to add."""

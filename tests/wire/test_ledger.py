@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from guard.exchange import Channel, Exchange
 from guard.wire import ledger as module
 from guard.wire.ledger import GATED, Ledger
-from guard.wire.parts import Part, nowhere
+from guard.wire.parts import BodyError, Part, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from guard.detectors.base import Detector, Finding, Passage
     from guard.engine import Guard
     from guard.exchange import ChannelKind
-    from guard.steps import Ask, Outcome
+    from guard.steps import Ask, Outcome, Steps
     from guard.wire.ledger import Piece
 
 _T = TypeVar("_T")
@@ -320,13 +321,7 @@ class TestDocuments:
             name, version, categories = "words", "1", ("to_redact",)
 
             def __call__(self, passage: Passage) -> list[Finding]:
-                return [
-                    finding.__class__(
-                        **{name: getattr(finding, name) for name in finding.__slots__}
-                        | {"end": finding.end + 1}
-                    )
-                    for finding in word_detector()(passage)
-                ]
+                return [replace(f, end=f.end + 1) for f in word_detector()(passage)]
 
         limits = {"to_redact": {"act": 0.9, "remedy": "redact"}}
         book = Book(make_guard(Greedy(), limits=limits), STRUCTURED)
@@ -489,6 +484,58 @@ class TestBounds:
         for _ in range(3):
             book.take(CALM, "other", kind="content", lone=True)
         assert book.withheld
+
+    def test_channels(self, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A text too many is an error, while those that are known go on."""
+        monkeypatch.setattr(module, "CHANNEL_LIMIT", 3)
+        for number in range(3):
+            book.piece("{", f"tool_call:{number}")
+        with pytest.raises(BodyError, match="more than 1024 texts"):
+            book.take(CALM, "content")
+        book.piece("}", "tool_call:1")
+        book.end()
+        assert not book.withheld
+
+    def test_channels_in_shadow(
+        self, make_guard: Callable[..., Guard], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A shadow class lets it pass and tells what would have been."""
+        monkeypatch.setattr(module, "CHANNEL_LIMIT", 1)
+        book = Book(make_guard(shadow=True))
+        book.piece(CALM)
+        assert book.take("{}", "tool_call") is None
+        book.run(book.ledger.finish())
+        assert book.session.verdict().intended == "block"
+
+    def test_withheld_at_the_limit(self, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A lone text that does not pass still withholds its choice, by a text that is known."""
+        monkeypatch.setattr(module, "CHANNEL_LIMIT", 1)
+        book.piece(CALM)
+        book.take("a zblock", "other", kind="content", lone=True)
+        assert book.withheld
+        with pytest.raises(BodyError, match="more than 1024 texts"):
+            book.take("a zblock", "other", kind="content", lone=True, choice=1)
+
+    def test_linear(
+        self, make_guard: Callable[..., Guard], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The end of a text is found by its place, without a look at every other text."""
+        book = Book(make_guard(), marked=True)
+        names = [f"output[{n}].{part}" for n in range(12) for part in ("a", "content[0].text")]
+        for name in names:
+            book.piece("{}", name, kind="tool_call")
+        looked: list[str] = []
+        close = book.session.close
+
+        def noted(name: str) -> Steps:
+            looked.append(name)
+            return close(name)
+
+        monkeypatch.setattr(book.session, "close", noted)
+        for place in ("output[1]", "output[1].content", "output[7].a", "output[70]"):
+            book.run(book.ledger.complete(place))
+        assert looked == [*names[2:4], names[3], names[14]]
+        assert not any(book.ledger.gates(name) for name in looked)
 
 
 class TestShadow:
