@@ -78,6 +78,9 @@ if TYPE_CHECKING:
 _KEPT: Final = ("finish_reason", "timestamp", "service_tier", "system_fingerprint", "id", "model")
 """What is kept of a provider's details of an answer that is withheld."""
 
+_CARRIED: Final = ("canonical_system", "failed_attempts")
+"""What a stream keeps of the one inside it."""
+
 _LOOSE: Final[dict[type, tuple[ChannelKind, dict[str, Any]]]] = {
     TextPart: ("content", {"citations": None}),
     TextPartDelta: ("content", {"citations_delta": None}),
@@ -311,7 +314,7 @@ def _rebuilt(turn: WholeTurn[Any] | StreamedTurn[Any]) -> Any:
     def rebuilt(part: Any, changes: Json) -> Any:
         loose: Json = {}
         if (known := _LOOSE.get(type(part))) is not None and turn.altered(known[0]):
-            loose = {name: value for name, value in known[1].items() if getattr(part, name)}
+            loose = {name: value for name, value in known[1].items() if getattr(part, name, None)}
         return replace(part, **changes, **loose) if changes or loose else part
 
     return rebuilt
@@ -348,8 +351,10 @@ class _GuardedResponse(StreamedResponse):
         self._turn: StreamedTurn[ModelResponseStreamEvent | str] = StreamedTurn(
             session, lambda text: [text]
         )
-        self.canonical_system = self.inner.canonical_system
-        self.failed_attempts = self.inner.failed_attempts
+        for name in _CARRIED:
+            # Not every version has all of them.
+            if hasattr(self.inner, name):
+                setattr(self, name, getattr(self.inner, name))
 
     @property
     def model_name(self) -> str:

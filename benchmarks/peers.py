@@ -1,179 +1,117 @@
-"""Beside peers: size, import time, and whether a streamed key reaches the reader.
+"""Beside peers: what a streamed text's reader gets before the verdict, and what a guardrail costs.
 
-    python benchmarks/peers.py --work /tmp/peers
+    python benchmarks/peers.py --work DIR                 writes its part of docs/benchmarks.md
+    python benchmarks/peers.py --work DIR --only litellm  measures some again, keeps the others
 
-Makes an environment per package, installs it from PyPI as its README says, and runs the same
-probe in each: a local server streams an answer that contains a made-up credential, piece by
-piece, in the chat-completions format; the probe counts how many of the credential's characters
-the reader received before the guardrail reacted. Versions are printed. A package is left out
-where it cannot judge without fetching something at runtime.
+Makes an environment per package in DIR, installs it from PyPI as its README says, and runs the
+package's probe in it (`peers_probes`): the same text from the same scripted server, the same
+trivial rule, a pattern for a made-up marker, and the same classifier in ONNX. Nothing is fetched
+while it is measured. Versions are printed; what could not be measured is named with its reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-import venv
+import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-ROOT: Final = Path(__file__).parent.parent
+import peers_tables
+from live_report import stamp
+from peers_environments import PEERS, ROOT, probe, ready, shared, weighed
+from peers_probes.probing import LENGTHS, POSITIONS
+from peers_probes.texts import MARKED_LENGTH, PIECE
+from peers_server import served
 
-SERVER: Final = '''
-import json, threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-KEY = "sk-proj-" + "Zk3vQ9pLr7TtXw2B" + "m5Yc8NdHs4JfGa6E"
-TEXT = f"Here is how to set it up. Put the key {KEY} into the file and restart the service."
+    from peers_environments import Peer
 
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_): pass
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
-        for at in range(0, len(TEXT), 5):
-            delta = {"role": "assistant", "content": TEXT[at : at + 5]}
-            choice = {"index": 0, "delta": delta, "finish_reason": None}
-            chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-            chunk["choices"] = [choice]
-            self.wfile.write(f"data: {json.dumps(chunk)}\\n\\n".encode())
-        self.wfile.write(b"data: [DONE]\\n\\n")
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+BEGIN: Final = "<!-- peers: begin -->"
+END: Final = "<!-- peers: end -->"
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+MODEL: Final = ROOT / "guard" / "models" / "clearance-minilm"
+"""The classifier that every package is given."""
 
-def leaked(text):
-    """The longest beginning of the key, its public prefix apart, that the reader saw."""
-    return max([0, *(n for n in range(len("sk-proj-") + 1, len(KEY) + 1) if KEY[:n] in text)])
-'''
-
-PROBES: Final = {
-    "clearance-guard": """
-from guard import Guard
-guard = Guard.load("public", journal=None)
-pieces = (TEXT[at : at + 5] for at in range(0, len(TEXT), 5))
-read, reaction = "", "none"
-stream = guard.stream(pieces, prompt="How do I set it up?")
-read = "".join(stream)
-reaction = stream.verdict.action
-""",
-    "openai-guardrails": """
-from guardrails import GuardrailsOpenAI
-rule = {"name": "Secret Keys", "config": {"threshold": "balanced"}}
-config = {"version": 1, "output": {"version": 1, "guardrails": [rule]}}
-client = GuardrailsOpenAI(config=config, base_url=url, api_key="x")
-read, reaction = "", "none"
-asked = [{"role": "user", "content": "How do I set it up?"}]
-try:
-    for chunk in client.chat.completions.create(model="m", messages=asked, stream=True):
-        part = getattr(chunk, "llm_response", chunk)
-        if part.choices and part.choices[0].delta.content:
-            read += part.choices[0].delta.content
-except Exception as error:
-    reaction = f"raised {type(error).__name__}"
-""",
-}
-"""How each package judges the stream, ending with `read` and `reaction`."""
-
-MODULES: Final = {
-    "clearance-guard": "guard",
-    "openai-guardrails": "guardrails",
-    "guardrails-ai": "guardrails",
-}
-
-TIMED: Final = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-COUNT: Final = """
-import importlib.metadata
-names = {each.name for each in importlib.metadata.distributions()}
-print(len(names - {"pip", "setuptools"}))
-"""
+IMPORTS: Final = 3
+"""Fresh interpreters whose median an import's time is."""
 
 
-def python(place: Path) -> str:
-    """Return the environment's interpreter."""
-    return str(place / ("Scripts" if os.name == "nt" else "bin") / "python")
+def measure(peer: Peer, work: Path, rounds: int) -> dict[str, Any]:
+    """Return a package's figures, or why there are none."""
+    if failed := ready(peer, work):
+        return {"rounds": rounds, "failed": failed, "ways": []}
+    weight = weighed(peer, work, IMPORTS)
+    with served() as url:
+        found = probe(peer, work, url, MODEL, rounds)
+    return {"rounds": rounds, "weight": weight, **found}
 
 
-def prepare(name: str, place: Path) -> None:
-    """Make the environment and install the package, unless it is there."""
-    if place.exists():
-        return
-    venv.create(place, with_pip=True)
-    source = str(ROOT) if name == "clearance-guard" else name
-    subprocess.run([python(place), "-m", "pip", "install", "-q", source], check=True)
+def noise(rounds: int = 40) -> float:
+    """Return how much more than its median one and the same work computes at times."""
+    times = []
+    for _ in range(rounds):
+        began = time.process_time()
+        sum(number * number for number in range(100_000))
+        times.append(time.process_time() - began)
+    return sorted(times)[round(0.95 * (rounds - 1))] / statistics.median(times)
 
 
-def megabytes(place: Path, *, bytecode: bool) -> float:
-    """Return the size of the installed packages without pip, with or without `__pycache__`."""
-    (packages,) = place.glob("lib/*/site-packages")
-    own = ("pip", "setuptools", "wheel")
-    files = (f for f in packages.rglob("*") if f.is_file() and not f.is_symlink())
-    counted = (f for f in files if not f.relative_to(packages).parts[0].startswith(own))
-    return sum(f.stat().st_size for f in counted if bytecode or f.suffix != ".pyc") / 1e6
-
-
-def evaluate(place: Path, script: str) -> str:
-    """Run a script in the environment and return its last line."""
-    done = subprocess.run(
-        [python(place), "-W", "ignore", "-c", script], capture_output=True, text=True, check=False
+def report(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what is written into the page."""
+    rounds = min(found["rounds"] for found in figures.values())
+    about = (
+        f"Streams come in pieces of {PIECE} characters; CPU times are of {MARKED_LENGTH} "
+        f"characters, medians of at least {2 * rounds} calls and {rounds} streams that take turns "
+        f"with and without the guardrail. {len(POSITIONS)} streams have the marker, each "
+        f"elsewhere. The longer text has {LENGTHS[-1]} characters. The 95th percentile of one and "
+        f"the same loop's CPU time was {noise():.2f} times its median."
     )
-    if done.returncode:
-        return json.dumps({"failed": done.stderr.strip().splitlines()[-1][:120]})
-    return done.stdout.strip().splitlines()[-1]
+    parts = [stamp("peers.py"), about, peers_tables.packages(figures), peers_tables.ways(figures)]
+    return "\n\n".join([*parts, "\n".join(peers_tables.notes(figures))]).strip()
 
 
-def measure(name: str, work: Path) -> dict[str, object]:
-    """Return one package's figures."""
-    place = work / name
-    prepare(name, place)
-    version = f"from importlib.metadata import version; print(version({name!r}))"
-    entry: dict[str, object] = {
-        "package": name,
-        "version": evaluate(place, version),
-        "megabytes": megabytes(place, bytecode=False),
-        "with_bytecode": megabytes(place, bytecode=True),
-        "packages": evaluate(place, COUNT),
-        "import": statistics.median(
-            float(evaluate(place, TIMED.format(MODULES[name]))) for _ in range(5)
-        ),
-    }
-    if name in PROBES:
-        end = '\nprint(json.dumps({"leaked": leaked(read), "of": len(KEY), "reaction": reaction}))'
-        entry |= json.loads(evaluate(place, SERVER + PROBES[name] + end))
-    return entry
+def publish(text: str) -> None:
+    """Write the tables into the page.
+
+    Raises:
+        ValueError: the page has no place for them.
+    """
+    page = PAGE.read_text("utf-8")
+    if BEGIN not in page or END not in page:
+        raise ValueError(f"{PAGE} has no marks `{BEGIN}` and `{END}`: put them where it belongs")
+    before, _, rest = page.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{rest.partition(END)[2]}", "utf-8")
 
 
 def main() -> None:
-    """Print one table."""
+    """Measure, print, publish."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    names = [peer.name for peer in PEERS]
     parser.add_argument("--work", type=Path, required=True, help="where the environments go")
-    work = parser.parse_args().work
-    print("| package | MB (with bytecode) | packages | import s | leaked of a streamed key |")
-    print("|---|---|---|---|---|")
-    for name in MODULES:
-        print(f"installing and measuring {name}", file=sys.stderr)
-        entry = measure(name, work)
-        leak = (
-            f"{entry['leaked']} of {entry['of']} ({entry['reaction']})"
-            if "leaked" in entry
-            else "not run"
-        )
-        if "failed" in entry:
-            leak = f"not run: {entry['failed']}"
-        print(
-            f"| {name} {entry['version']} | {entry['megabytes']:.0f} "
-            f"({entry['with_bytecode']:.0f}) | {entry['packages']} "
-            f"| {entry['import']:.2f} | {leak} |"
-        )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each stream")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="of the packages")
+    given = parser.parse_args()
+    work = given.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    kept = work / "figures.json"
+    figures = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+    shared(work)
+    for peer in PEERS:
+        if peer.name in given.only:
+            print(f"measuring {peer.name}", file=sys.stderr)
+            figures[peer.name] = measure(peer, work, given.rounds)
+            kept.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    text = report({name: figures[name] for name in names if name in figures})
+    print(text)
+    publish(text)
 
 
 if __name__ == "__main__":
