@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx2
 import pytest
 import structlog
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from guard.cli.live import app as live_commands
@@ -89,7 +90,7 @@ class Running:
             journal="none",
             live=str(self.store),
             webhook=url,
-            webhook_secret=SECRET,
+            webhook_secret=SecretStr(SECRET),
         )
         app = create_app(settings)
         self._judges = app.state.service.guards.default
