@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guard import builtin_classes
+from guard.audit.profile import Profile
 
 if TYPE_CHECKING:
     from guard.server.scripted import ScriptedApp
@@ -23,9 +24,9 @@ TEXT = README.read_text("utf-8")
 PAGES = sorted([README, *(ROOT / "docs").glob("*.md"), ROOT / "CHANGELOG.md"])
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    """Return the code blocks of a language, by default the README's."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
@@ -42,6 +43,14 @@ def test_python_examples_run(
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     exec(compile(blocks("python")[number], f"README example {number}", "exec"), {"__name__": "x"})
     assert capsys.readouterr().out.strip()
+
+
+def test_the_example_of_an_audit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/audit.md: as it stands there."""
+    (code,) = blocks("python", (ROOT / "docs/audit.md").read_text("utf-8"))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/audit.md", "exec"), {})
+    assert Profile.read(tmp_path / "audit-my-bot/profile.json").fingerprint.model == "my-bot"
 
 
 def test_the_first_example_is_short() -> None:

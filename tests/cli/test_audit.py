@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +20,8 @@ from guard.engine import Guard
 from guard.server.scripted import Failure, Reply
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typer.testing import Result
 
     from guard.server.scripted import ScriptedApp
@@ -403,15 +404,3 @@ class TestRecorded:
             ":7: has several choices",
         ):
             assert part in result.output
-
-
-class TestDocumentation:
-    """What docs/audit.md shows."""
-
-    def test_the_python_example_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As it stands there."""
-        text = (Path(__file__).parents[2] / "docs/audit.md").read_text("utf-8")
-        (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-        monkeypatch.chdir(tmp_path)
-        exec(compile(code, "docs/audit.md", "exec"), {})
-        assert Profile.read(tmp_path / "audit-my-bot/profile.json").fingerprint.model == "my-bot"
