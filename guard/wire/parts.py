@@ -212,7 +212,8 @@ def says_nothing(name: str, value: Any) -> bool:
     if not isinstance(value, str):
         return False
     if name in PASSED_OVER:
-        return _SPACE.search(value) is None
+        # Some languages are written without spaces.
+        return value.isascii() and _SPACE.search(value) is None
     return name in _DATA and is_data(value)
 
 

@@ -109,6 +109,11 @@ class TestOthers:
         for text in strings(document):
             assert text in found or (text.isascii() and " " not in text)
 
+    def test_no_spaces_needed(self) -> None:
+        """Under a key that says nothing a text in another script is found, an identifier is not."""
+        document = {"a": {"role": "\u79d8\u5bc6\u306e\u8a71"}, "b": {"role": "tool"}}
+        assert [each.text for each in others(document, OTHER)] == ["\u79d8\u5bc6\u306e\u8a71"]
+
     def test_names(self) -> None:
         """Strings under one key are one text, however deep; a key that is a text names nothing."""
         document = {"a": {"b": ["x", {"c": "y"}]}, "my secret": "z"}
