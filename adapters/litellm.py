@@ -238,10 +238,15 @@ class GuardLiteLLM(CustomGuardrail):
         if form is None:
             self._admit(route, data)
             return response
-        whole = WholeAnswer(call_of(self.guard, form, data), response)
-        await self.guard.driver.arun(whole.judge())
-        if not whole.untouched:
-            _Logs(data).redact()
+        untouched = False
+        try:
+            whole = WholeAnswer(call_of(self.guard, form, data), response)
+            await self.guard.driver.arun(whole.judge())
+            untouched = whole.untouched
+        finally:
+            # What nobody could judge stands in no log either.
+            if not untouched:
+                _Logs(data).redact()
         return whole.delivered()
 
     async def async_post_call_streaming_iterator_hook(

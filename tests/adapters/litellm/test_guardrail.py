@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,8 @@ import litellm
 
 from guard.adapters.litellm import GuardLiteLLM
 from guard.errors import ConfigurationError, InputError
+from guard.wire import ledger
+from guard.wire.parts import BodyError
 from tests.adapters.leak_lab import FINE, PROMPT
 from tests.adapters.litellm.scripted import ASKED, Subject
 from tests.adapters.litellm.test_leaks import FORMS
@@ -157,3 +160,20 @@ class TestProxy:
         answer = proxy.ask("/v1/chat/completions", "clearance", model="gpt-5.5", messages=ASKED)
         assert answer.json()["choices"][0]["message"]["content"] == FINE
         assert "clearance" in answer.headers["x-litellm-applied-guardrails"]
+
+
+async def test_what_cannot_be_judged_stands_in_no_log(
+    make_guard: Callable[..., Guard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that nobody could judge is an error, and LiteLLM's callbacks are not told it."""
+    monkeypatch.setattr(ledger, "CHANNEL_LIMIT", 1)
+    details: dict[str, Any] = {"original_response": BAD, "httpx_response": BAD}
+    data = {"messages": ASKED, "litellm_logging_obj": SimpleNamespace(model_call_details=details)}
+    choices = [{"index": at, "message": {"role": "assistant", "content": BAD}} for at in range(2)]
+    guardrail = GuardLiteLLM(make_guard(), event_hook=["pre_call", "post_call"])
+    with pytest.raises(BodyError, match="texts"):
+        await guardrail.async_post_call_success_hook(
+            data, SimpleNamespace(request_route=None), litellm.ModelResponse(choices=choices)
+        )
+    assert BAD not in str(details)
+    assert "turn_off_message_logging" in str(details)
