@@ -15,7 +15,7 @@ leaves it (Hanley and McNeil, 1982).
 
 A model that was trained with a category has seen it, so its embedding knows more than it would
 of a new one. Only a model that was trained without it (`--model`, `--unseen CATEGORY`) shows what
-a new category gets; the table says for each row which it is.
+a new category gets; the page keeps the runs apart and says which is which.
 """
 
 from __future__ import annotations
@@ -264,36 +264,50 @@ def _entry(
     return entry
 
 
-def report(facts: dict[str, Any]) -> str:
-    """Return the table as Markdown."""
-    unseen = ", ".join(f"`{name}`" for name in facts["unseen"])
-    seen = (
-        f"The model was trained without {unseen}; with the other categories it was, so that their "
-        "rows show how the fit does on an embedding that knows the category already."
-        if unseen
-        else "**The model was trained with every one of these categories**, so its embedding knows "
-        "them already: these figures are an upper bound of what a new category gets."
-    )
-    lines = "\n".join(_line(entry, facts["unseen"]) for entry in facts["entries"])
+def report(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the tables as Markdown, a run on unseen categories before one on seen ones."""
+    parts = [_section(run) for run in sorted(runs, key=lambda run: not run["unseen"])]
     return (
         "# Own categories from few examples\n\n"
-        f"Written by `benchmarks/own_category.py` on {facts['date']} for the model "
-        f"`{facts['model']}` {facts['version']}: a known category plays the unknown one, its own "
-        f"head is not used, and a new one is fitted to 20, 50 or 200 examples. Mean AUROC of "
-        f"{facts['draws']} draws of the examples, with the 95 % interval that the number of test "
-        f"rows leaves it.\n\n{seen}\n\n"
-        "| category | seen in training | examples | test rows | 20 | 50 | 200 "
-        f"| positive / negative |\n|---|---|---|---|---|---|---|---|\n{lines}\n"
+        "Written by `benchmarks/own_category.py`: a known category plays the unknown one, its own "
+        "head is not used, and a new one is fitted to 20, 50 or 200 examples. Mean AUROC over "
+        "draws of the examples, with the 95 % interval that the number of test rows leaves it.\n\n"
+        + "\n".join(parts)
     )
 
 
-def _line(entry: dict[str, Any], unseen: Sequence[str]) -> str:
-    cells = [_shown(entry["auroc"].get(str(count))) for count in COUNTS]
-    seen = "no" if entry["category"] in unseen else "yes"
+def _section(run: dict[str, Any]) -> str:
+    unseen = ", ".join(f"`{name}`" for name in run["unseen"])
+    head = (
+        f"## A model that was trained without {unseen}\n\n"
+        "No row that is positive in one of them was trained on, and no label of theirs: this is "
+        "what a new category gets."
+        if unseen
+        else "## A model that knows the categories\n\n"
+        "It was trained with every one of them, so its embedding knows them already: these "
+        "figures are an upper bound."
+    )
+    lines = "\n".join(_line(entry) for entry in run["entries"])
     return (
-        f"| {entry['category']} | {seen} | {entry['way']} | {entry['test']} | {' | '.join(cells)} "
+        f"{head} Measured on {run['date']} with `{run['model']}` {run['version']}, {run['draws']} "
+        "draws.\n\n"
+        "| category | examples | test rows | 20 | 50 | 200 | positive / negative |\n"
+        f"|---|---|---|---|---|---|---|\n{lines}\n"
+    )
+
+
+def _line(entry: dict[str, Any]) -> str:
+    cells = [_shown(entry["auroc"].get(str(count))) for count in COUNTS]
+    return (
+        f"| {entry['category']} | {entry['way']} | {entry['test']} | {' | '.join(cells)} "
         f"| {entry['positive']} / {entry['negative']} |"
     )
+
+
+def merged(path: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the runs that a page shows, this one in the place of one like it."""
+    kept = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return [*(run for run in kept if run["unseen"] != facts["unseen"]), facts]
 
 
 def _shown(figure: dict[str, Any] | None) -> str:
@@ -318,7 +332,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument(
         "--unseen", action="append", default=[], help="a category the model was trained without"
     )
-    parser.add_argument("--only", action="append", default=[], help="only this category")
+    parser.add_argument(
+        "--only", action="append", default=[], help="only this category; by default the unseen ones"
+    )
     parser.add_argument("--limit", type=int, default=150, help="test rows per side, 0 for all")
     parser.add_argument("--draws", type=int, default=3, help="draws of the examples")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "own_category.md")
@@ -338,12 +354,14 @@ def main(arguments: Iterable[str] | None = None) -> None:
     sample = sample_of(given.model, classifier)
     ordinary = ordinary_answers(classifier, given.data, given.limit)
     facts["entries"] = []
+    wanted = given.only or given.unseen
     for source in SOURCES:
-        if not given.only or source.category in given.only:
+        if not wanted or source.category in wanted:
             held = Held(classifier, source, given.data, given.limit, ordinary)
             facts["entries"] += measured(held, sample, given.draws)
-    given.out.write_text(report(facts), encoding="utf-8")
-    given.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    runs = merged(given.out.with_suffix(".json"), facts)
+    given.out.with_suffix(".json").write_text(json.dumps(runs, indent=1) + "\n", "utf-8")
+    given.out.write_text(report(runs), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ This module does not know the model's weights, its categories or what a score me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -92,6 +92,7 @@ class Encoder:
         tokenizer: Tokenizer,
         *,
         pair: bool = True,
+        marked: bool = False,
         sizes: Sizes | None = None,
         limit: int | None = None,
     ) -> None:
@@ -102,6 +103,8 @@ class Encoder:
                 stand around a text and between a pair.
             pair: whether the model was trained on prompt and text as a pair; else the
                 prompt is left out.
+            marked: whether it was trained to tell the unit from its context by the token
+                types: the unit's are those of a pair's second text, the context's of its first.
             sizes: how windows are cut; as the bundled model's by default.
             limit: tokens that the model can read at once, special ones included; `None`
                 for any number.
@@ -115,7 +118,8 @@ class Encoder:
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self._alone = _template(tokenizer, pair=False)
-        self._paired = _template(tokenizer, pair=True) if pair else None
+        paired = _template(tokenizer, pair=True) if pair else None
+        self._paired = replace(paired, marked=marked) if paired else None
         self._sizes = _fitting(sizes or Sizes(), self._paired or self._alone, limit)
         self._prompt_tail = lru_cache(maxsize=256)(self._tail)
 
@@ -123,6 +127,13 @@ class Encoder:
     def sizes(self) -> Sizes:
         """How windows are cut."""
         return self._sizes
+
+    def recipe(self) -> tuple[str, dict[str, Any]]:
+        """Return the tokenizer as JSON, and the settings, of an encoder that does the same."""
+        pair = self._paired is not None
+        marked = self._paired is not None and self._paired.marked
+        settings = {"pair": pair, "marked": marked, "sizes": self._sizes}
+        return self._tokenizer.to_str(), settings
 
     def encode(
         self, prompt: str, text: str, side: Side = "response", start: int = 0
@@ -195,10 +206,13 @@ class _Template:
     Attributes:
         runs: special tokens before the first text, behind it, and so on.
         types: the type of each text's own tokens.
+        marked: whether of the last text's tokens the unit's alone are of its type, and its
+            context of the first text's.
     """
 
     runs: tuple[_Run, ...]
     types: tuple[int, ...]
+    marked: bool = False
 
     @property
     def special(self) -> int:
@@ -219,6 +233,8 @@ class _Template:
             types += [*[kind] * len(part), *run.types]
         end = len(ids) - len(self.runs[-1].ids)
         unit = slice(end - len(text) + context, end)
+        if self.marked:
+            types[unit.start - context : unit.start] = [self.types[0]] * context
         return np.array(ids, np.int64), np.array(types, np.int64), unit
 
 

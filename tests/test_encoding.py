@@ -145,6 +145,31 @@ class TestTemplates:
         assert window.types.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
         assert window.ids.dtype == window.types.dtype == np.int64
 
+    def test_a_unit_can_be_marked(self) -> None:
+        """The prompt and the context are of the first type, the unit alone of the second."""
+        tokenizer = bert()
+        encoder = Encoder(tokenizer, marked=True)
+        (window,) = encoder.encode("tide pier", "lamp crate rope", start=len("lamp crate "))
+        assert shown(tokenizer, window) == "[CLS] tide pier [SEP] lamp crate rope [SEP]"
+        assert window.types.tolist() == [0, 0, 0, 0, 0, 0, 1, 1]
+        (prompt,) = encoder.encode("", "lamp crate rope", "prompt")
+        assert not prompt.types.any()
+
+    def test_an_encoder_can_be_made_again(self) -> None:
+        """From its recipe, in another process say, comes one that does the same."""
+        encoder = Encoder(bert(), marked=True, sizes=Sizes(2, 10, 5))
+        text, settings = encoder.recipe()
+        again = Encoder(Tokenizer.from_str(text), **settings)
+        first, second = (
+            each.encode("tide pier lamp", "rope lamp " * 9, start=len("rope "))
+            for each in (encoder, again)
+        )
+        for one, other in zip(first, second, strict=True):
+            assert (one.ids.tolist(), one.types.tolist()) == (
+                other.ids.tolist(),
+                other.types.tolist(),
+            )
+
     def test_a_pair_for_roberta(self) -> None:
         """RoBERTa puts two separators between the parts and knows one type."""
         tokenizer = roberta()

@@ -157,8 +157,9 @@ class Classifier:
     def digest(self) -> str:
         """SHA-256 of whatever decides the embeddings: what a head belongs to."""
         model = self._model
+        marked = " marked" if model.marked else ""
         files = [*sorted(model.graph.parent.glob(f"{model.graph.name}*")), model.tokenizer]
-        digest = hashlib.sha256(f"{model.pair} {self._encoder.sizes}".encode())
+        digest = hashlib.sha256(f"{model.pair} {self._encoder.sizes}{marked}".encode())
         for path in files:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -331,7 +332,7 @@ def _encoder(model: ModelDirectory, fixed: int | None) -> Encoder:
         # What the model was trained on, where nothing says so better.
         limits.append(int(tokenizer.truncation["max_length"]))
     limit = min((limit for limit in limits if limit is not None), default=None)
-    return Encoder(tokenizer, pair=model.pair, sizes=model.sizes, limit=limit)
+    return Encoder(tokenizer, pair=model.pair, marked=model.marked, sizes=model.sizes, limit=limit)
 
 
 def session(graph: Path) -> Any:

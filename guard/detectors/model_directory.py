@@ -65,6 +65,9 @@ _OFFSET_POSITIONS: Final = frozenset(
 )
 """Model types whose positions begin behind the padding's id: they read that many tokens less."""
 
+_INPUTS: Final = ("text", "pair", "unit")
+"""How text is encoded: alone; behind the prompt; behind the prompt and with the unit marked."""
+
 _LINE: Final = ("slope", "intercept", "maximum")
 """What a label's calibration must say."""
 
@@ -133,6 +136,7 @@ class ModelDirectory:
         heads: the labels in use.
         exclusive: whether exactly one label is right (softmax).
         pair: whether the model reads prompt and text as a pair.
+        marked: whether it tells the unit from its context by the token types.
         sizes: how text is cut into windows, `None` where the model does not say.
         limit: tokens that the model reads at once, `None` for any number.
         padding: the padding token's id.
@@ -146,6 +150,7 @@ class ModelDirectory:
     heads: tuple[Head, ...]
     exclusive: bool
     pair: bool
+    marked: bool
     sizes: Sizes | None
     limit: int | None
     padding: int
@@ -204,7 +209,8 @@ class _Reader:
             labels=len(labels),
             heads=heads,
             exclusive=len(labels) > 1 and config.get("problem_type") not in _UNBOUND_LABELS,
-            pair=own.get("input") == "pair",
+            pair=own.get("input") in {"pair", "unit"},
+            marked=own.get("input") == "unit",
             sizes=sizes,
             limit=_limit(config),
             padding=_whole(config.get("pad_token_id")) or 0,
@@ -397,8 +403,8 @@ class _Reader:
         return tuple(record for record in found if record is not None)
 
     def _sizes(self, own: Mapping[str, Any]) -> Sizes:
-        if own.get("input", "text") not in ("pair", "text"):
-            self._problem(_CONFIG, "`clearance.input` must be `pair` or `text`")
+        if own.get("input", "text") not in _INPUTS:
+            self._problem(_CONFIG, "`clearance.input` must be `text`, `pair` or `unit`")
         sizes = {
             field.name: _whole(own.get(f"{field.name}_tokens", field.default))
             for field in fields(Sizes)

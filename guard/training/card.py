@@ -145,8 +145,8 @@ def _head(facts: Mapping[str, Any]) -> str:
 
 def _stage(history: Mapping[str, Any]) -> str:
     return (
-        f"{history['examples']:,} windows of {history['rows']:,} rows in {history['steps']:,} "
-        f"steps, {history['minutes']:.0f} minutes on {history['config']['threads']} CPU threads."
+        f"{history['examples']:,} examples of {history['rows']:,} rows in {history['steps']:,} "
+        f"steps, {history['minutes']:.1f} minutes on {history['machine']}."
     )
 
 

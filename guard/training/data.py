@@ -111,25 +111,38 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows to train on and rows to select and calibrate on; of one file no question is in both."""
+    """Rows to train on and rows to select and calibrate on; of one file no question is in both.
+
+    Attributes:
+        train: rows of one pass.
+        validation: rows to select and calibrate on.
+        further: rows of further passes; each samples anew those of files with more than the cap.
+    """
 
     train: list[Row]
     validation: list[Row]
+    further: tuple[list[Row], ...] = ()
+
+    @property
+    def passes(self) -> tuple[list[Row], ...]:
+        """The rows of each pass, at least one."""
+        return (self.train, *self.further)
 
 
-def load(folder: Path, *, seed: int, share: float = 1.0) -> Split:
+def load(folder: Path, *, seed: int, share: float = 1.0, passes: int = 1) -> Split:
     """Read every file of `folder`, and the project's own rows, and split them.
 
     Args:
         folder: where the labelled data is.
         seed: of sampling and order.
         share: share of each file's cap to train on, for all but the project's own rows.
+        passes: how many to sample training rows for.
 
     Raises:
         FileNotFoundError: the folder holds no data.
         DataError: a file has rows that break the schema.
     """
-    split = Split([], [])
+    split = Split([], [], tuple([] for _ in range(passes - 1)))
     for path in paths(folder):
         _add(split, list(_rows(path)), seed, share)
     return split
@@ -178,8 +191,11 @@ def _add(split: Split, rows: list[Row], seed: int, share: float) -> None:
     cap = settings.cap if settings.mapping == "own" else round(share * settings.cap)
     random.Random(f"{seed}:{name}").shuffle(rows)
     split.validation.extend([row for row in rows if is_validation(row)][:VALIDATION_CAP])
-    train = [row for row in rows if not is_validation(row)][:cap]
-    split.train.extend(train * settings.repeats)
+    train = [row for row in rows if not is_validation(row)]
+    split.train.extend(train[:cap] * settings.repeats)
+    for number, further in enumerate(split.further, 1):
+        random.Random(f"{seed}:{name}:{number}").shuffle(train)
+        further.extend(train[:cap] * settings.repeats)
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -207,6 +223,8 @@ def _labels(settings: Source, given: Mapping[str, float]) -> dict[str, float]:
         labels = dict.fromkeys(_BENIGN_ZEROS, 0.0) | labels
     if settings.mapping == "own" and labels:
         labels = _own_labels(labels)
+        if not settings.acts and any(CATEGORIES[head].side == "response" for head in labels):
+            labels = {"unsafe_action": 0.0} | labels
     if any(labels.get(head, 0.0) >= 0.5 for head in _ALWAYS_UNSAFE):
         labels = {"unsafe": 1.0} | labels
     return labels

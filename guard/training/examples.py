@@ -15,10 +15,11 @@ from guard.categories import CATEGORIES
 from guard.text.units import CONTEXT, units
 from guard.training.data import HEADS
 from guard.training.obfuscate import obfuscated
+from guard.training.sources import source
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 
 PROMPT_DROPPED: Final = 0.15
 CONTEXT_DROPPED: Final = 0.1
+CONTEXT_SWAPPED: Final = 0.15
 OBFUSCATED: Final = 0.06
 UNITS_RISKY: Final = 3
 UNITS_FINE: Final = 2
+
+_CALM_CHARACTERS: Final = 200
 
 _FORCED_PREFIX: Final = re.compile(
     r"^\s*(sure|absolutely|of course|certainly)\b[^.:\n]{0,120}[:.]\s*", re.IGNORECASE
@@ -74,17 +78,35 @@ def response_units(response: str, limit: int | None = None) -> list[Passage]:
     return found if limit is None else found[:limit]
 
 
-def examples(rows: Iterable[Row], encoder: Encoder, rng: random.Random) -> Iterator[Example]:
-    """Yield an augmented example per side that a row has labels for."""
+def calm_texts(rows: Iterable[Row]) -> list[str]:
+    """Return ordinary answers, long enough to be a context."""
+    benign = (row.response for row in rows if source(row.file).mapping == "benign")
+    return [response for response in benign if len(response) >= _CALM_CHARACTERS]
+
+
+def examples(
+    rows: Iterable[Row], encoder: Encoder, rng: random.Random, calm: Sequence[str] = ()
+) -> Iterator[Example]:
+    """Yield an augmented example per side that a row has labels for.
+
+    Args:
+        rows: whatever is learnt from.
+        encoder: as the runtime uses it.
+        rng: of what is drawn and changed.
+        calm: benign answers, one of which stands before a unit instead of its own context at
+            times: what is judged is the unit.
+    """
     for row in rows:
         if row.response.strip():
-            yield from _response_examples(row, encoder, rng)
+            yield from _response_examples(row, encoder, rng, calm)
         if row.prompt.strip() and any(head in row.labels for head in _PROMPT_SIDE):
             window = rng.choice(encoder.encode("", _augmented(row.prompt, rng), "prompt"))
             yield Example((window,), *_targets(row, "prompt"))
 
 
-def _response_examples(row: Row, encoder: Encoder, rng: random.Random) -> Iterator[Example]:
+def _response_examples(
+    row: Row, encoder: Encoder, rng: random.Random, calm: Sequence[str]
+) -> Iterator[Example]:
     found = response_units(_augmented(_response(row, rng), rng))
     if not found or not any(CATEGORIES[head].side == "response" for head in row.labels):
         return
@@ -93,7 +115,10 @@ def _response_examples(row: Row, encoder: Encoder, rng: random.Random) -> Iterat
     # In some of the project's own pairs the prompt alone tells the sides apart.
     dropped = not row.file.startswith("own_") and rng.random() < PROMPT_DROPPED
     prompt = "" if dropped else row.prompt
-    windows = tuple(_window(prompt, found[i], encoder, rng) for i in _drawn(len(found), count, rng))
+    windows = tuple(
+        _window(prompt, _swapped(found[i], calm, rng), encoder, rng)
+        for i in _drawn(len(found), count, rng)
+    )
     yield Example(windows, *_targets(row, "response"))
 
 
@@ -102,6 +127,16 @@ def _drawn(units: int, count: int, rng: random.Random) -> list[int]:
     if count < units and rng.random() < 0.5:
         return [*sorted(rng.sample(range(units - 1), count - 1)), units - 1]
     return sorted(rng.sample(range(units), count))
+
+
+def _swapped(passage: Passage, calm: Sequence[str], rng: random.Random) -> Passage:
+    """Return a passage, sometimes behind another answer's text: what is judged is the unit."""
+    if not calm or rng.random() >= CONTEXT_SWAPPED:
+        return passage
+    before = rng.choice(calm)
+    end = rng.randint(1, len(before))
+    before = before[max(0, end - CONTEXT) : end].rstrip() + rng.choice((" ", "\n\n"))
+    return Passage(before + passage.text[passage.start :], len(before))
 
 
 def _window(prompt: str, passage: Passage, encoder: Encoder, rng: random.Random) -> Encoded:

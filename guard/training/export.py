@@ -20,12 +20,11 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from tqdm import tqdm
 
 from guard.detectors import unfamiliar
-from guard.encoding import PROMPT_TOKENS, STRIDE_TOKENS, TEXT_TOKENS
 from guard.sealing import SIZE_LIMIT
 from guard.text.units import CONTEXT, UNIT_MAXIMUM, UNIT_MINIMUM
 from guard.training import parity
 from guard.training.data import HEADS
-from guard.training.model import base_directory
+from guard.training.model import SIZES, base_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -306,10 +305,10 @@ def _config(model: GuardModel) -> dict[str, Any]:
         "pad_token_id": base.pad_token_id,
         "clearance": {
             "format": 1,
-            "input": "pair",
-            "prompt_tokens": PROMPT_TOKENS,
-            "text_tokens": TEXT_TOKENS,
-            "stride_tokens": STRIDE_TOKENS,
+            "input": "unit",
+            "prompt_tokens": SIZES.prompt,
+            "text_tokens": SIZES.text,
+            "stride_tokens": SIZES.stride,
             "context_characters": CONTEXT,
             "unit_characters": [UNIT_MINIMUM, UNIT_MAXIMUM],
         },

@@ -145,8 +145,10 @@ def clean(split: Split, folder: Path, cache: Path) -> Split:
         cache: folder in which hashes of texts are kept, so that the next call is quick.
     """
     found = find(folder, cache).train
-    kept = [row for row in split.train if Place(row.file, row.line) not in found]
-    return replace(split, train=kept)
+    train, *further = (
+        [row for row in rows if Place(row.file, row.line) not in found] for rows in split.passes
+    )
+    return replace(split, train=train, further=tuple(further))
 
 
 def find(folder: Path, cache: Path) -> Leaks:

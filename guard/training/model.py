@@ -1,4 +1,4 @@
-"""The network: MiniLM encoder, mean and CLS pooling, one sigmoid head per category.
+"""The network: MiniLM encoder, mean over the unit and CLS pooling, a sigmoid head per category.
 
 This module does not know the data, the heads' meaning or how it is trained.
 """
@@ -6,11 +6,16 @@ This module does not know the data, the heads' meaning or how it is trained.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers import BertModel
+
+from guard.encoding import Sizes
+
+SIZES: Final = Sizes(prompt=48, text=64, stride=48)
+"""How text is cut: windows of 128 tokens rank no better (`docs/model.md`) and cost more."""
 
 
 def base_directory() -> Path:
@@ -25,20 +30,23 @@ class GuardModel(nn.Module):
 
     Args:
         heads: number of categories.
-        dropout: of the pooled embedding; the encoder itself has none, since one pass over
-            the rows does not overfit and it costs a quarter of the time.
+        dropout: of the pooled embedding.
         frozen: how many of the lowest layers, the embeddings included, keep their weights.
+        inner_dropout: of the encoder; one pass over the rows does not overfit without, and
+            on a CPU it costs a quarter of the time.
     """
 
-    def __init__(self, heads: int, dropout: float = 0.1, frozen: int = 0) -> None:
+    def __init__(
+        self, heads: int, dropout: float = 0.1, frozen: int = 0, inner_dropout: float = 0.0
+    ) -> None:
         """Start from the base encoder and a fresh head."""
         super().__init__()
         self.encoder: Any = BertModel.from_pretrained(
             base_directory(),
             add_pooling_layer=False,
             attn_implementation="sdpa",
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            hidden_dropout_prob=inner_dropout,
+            attention_probs_dropout_prob=inner_dropout,
         )
         lowest = [self.encoder.embeddings, *self.encoder.encoder.layer][
             : frozen + 1 if frozen else 0
@@ -61,10 +69,11 @@ class GuardModel(nn.Module):
         hidden = self.encoder(
             input_ids=ids, token_type_ids=types, attention_mask=mask
         ).last_hidden_state
-        if mask is None:
-            mean = hidden.mean(dim=1)
-        else:
-            weights = mask.unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        # The unit's tokens are of type 1; a text that stands alone is all type 0.
+        own = types if mask is None else types * mask
+        whole = torch.ones_like(types) if mask is None else mask
+        weights = own + whole * (own.sum(dim=1, keepdim=True) == 0).to(whole.dtype)
+        weights = weights.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
         pooled = torch.cat([mean, hidden[:, 0]], dim=-1)
         return self.head(self.dropout(pooled)), pooled

@@ -3,7 +3,8 @@
     guard train --data DATA --out guard/models/clearance-minilm
 
 Loads and splits the rows, trains, exports and quantises, calibrates the quantised model on
-validation rows, writes the card and seals everything with hashes. Rows that are marked `test`
+validation rows, writes what own categories and unfamiliar text are compared with and the card,
+and seals everything with hashes. Rows that are marked `test`
 are never read.
 
 This module does not know how any of these steps is done.
@@ -28,13 +29,13 @@ from guard.detectors.classifier import Classifier
 from guard.encoding import Encoder
 from guard.policy import load_class
 from guard.sealing import seal
-from guard.training import aggregate, parity
+from guard.training import aggregate, benign, parity, unfamiliar
 from guard.training.calibrate import calibrate, experimental
 from guard.training.card import card
 from guard.training.data import HEADS, OWN, data_files, load
 from guard.training.export import export
 from guard.training.leaks import clean
-from guard.training.model import GuardModel, base_directory
+from guard.training.model import SIZES, GuardModel, base_directory
 from guard.training.train import Config, train
 
 if TYPE_CHECKING:
@@ -49,13 +50,20 @@ FLOAT: Final = "model.onnx"
 _POOLED_ONLY: Final = ("em_judged_answers",)
 _POOLED_ROWS: Final = 600
 
+SAMPLES: Final = 5
+"""Passes for which rows are sampled anew; later ones begin with the first sample again."""
+
+ORDINARY: Final = 2000
+"""Training rows below which nothing is said about what is unlike them."""
+
 WINDOWS: Final = 400
 """Windows on which ways to quantise are compared."""
 
 
 def encoder() -> Encoder:
     """Return the base model's encoder, as the runtime uses it."""
-    return Encoder(Tokenizer.from_file(str(base_directory() / "tokenizer.json")))
+    tokenizer = Tokenizer.from_file(str(base_directory() / "tokenizer.json"))
+    return Encoder(tokenizer, marked=True, sizes=SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,9 @@ def build(places: Places, config: Config, version: str, *, leak_check: bool = Tr
 
     With `leak_check` rows that nearly repeat a validation or test row are not trained on.
     """
-    split = load(places.data, seed=config.seed, share=config.share)
+    split = load(
+        places.data, seed=config.seed, share=config.share, passes=min(config.epochs, SAMPLES)
+    )
     places.work.mkdir(parents=True, exist_ok=True)
     if leak_check:
         split = clean(split, places.data, places.work / "leaks")
@@ -161,6 +171,9 @@ def finish(  # noqa: PLR0913, PLR0917  # all that a model is made of
         "experimental": experimental(calibration),
         "quantised": report,
     }
+    benign.write(out)
+    if len(split.train) >= ORDINARY:
+        unfamiliar.make(out, split.train, 0)
     canonical.write(out)
     (out / "README.md").write_text(card(facts, calibration), "utf-8")
     seal(out, facts)
@@ -199,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--version", default="dev", help="the model's version")
     for item in fields(Config):
-        kind = float if isinstance(item.default, float) else int
+        kind = int if item.default is None else type(item.default)
         name = f"--{item.name.replace('_', '-')}"
         about = f"{_about(item.name)} (default: {item.default})"
         parser.add_argument(name, type=kind, default=item.default, help=about)

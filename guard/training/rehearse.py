@@ -28,7 +28,10 @@ class RehearsedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
         """Return the layer's output for activations of shape (batch, tokens, features)."""
-        return linear(rounded_activations(input), rounded_weights(self.weight), self.bias)
+        # In 16 bits the steps of 8 would be lost.
+        with torch.autocast(input.device.type, enabled=False):
+            given = rounded_activations(input.float())
+            return linear(given, rounded_weights(self.weight), self.bias)
 
 
 def rehearse(part: nn.Module) -> None:

@@ -12,11 +12,11 @@ This module does not know how rows were split (`data`), what a calibrated score 
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,18 +24,23 @@ import torch
 from torch.nn.functional import softplus
 from tqdm import tqdm
 
+from guard.errors import did_you_mean
 from guard.training.balance import balanced
 from guard.training.data import HEADS
-from guard.training.examples import examples
 from guard.training.model import GuardModel
+from guard.training.passes import encoded
 from guard.training.rehearse import rehearse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from guard.encoding import Encoded, Encoder
-    from guard.training.data import Split
+    from guard.training.data import Row, Split
     from guard.training.examples import Example
+    from guard.training.passes import Bags
 
 _BUCKET: Final = 50
 """Batches that are sorted by length together."""
@@ -43,98 +48,151 @@ _BUCKET: Final = 50
 CHECKPOINT: Final = "checkpoint.pt"
 _CHECKPOINT_SECONDS: Final = 300.0
 
+_SHOWN: Final = 20
+"""Steps between two looks at the loss."""
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """How to train. All of it goes into the model's manifest.
 
     Attributes:
-        minutes: wall-clock budget; the schedule ends with it or with the rows.
-        batch: windows per step.
+        epochs: passes over the rows; each draws other windows, and augments them anew.
+        minutes: wall-clock budget; the schedule ends with it or with the last pass.
+        batch: rows per step.
         encoder_rate: peak learning rate of the encoder.
         head_rate: peak learning rate of the head.
         warmup: share of the schedule in which the rate rises.
+        weight_decay: of AdamW.
+        dropout: inside the encoder; a single pass does not overfit without.
         seed: of sampling, shuffling and initial weights.
         threads: of torch.
-        rows: at most so many rows, `None` for all.
+        workers: processes that encode rows, beside this one; 0 to encode them here.
+        rows: at most so many rows per pass, `None` for all.
         frozen: how many of the encoder's lowest layers are not trained.
         share: share of each file's rows, for all but the project's own.
         average: decay per step of the averaged weights.
         rehearse: 1 to train as the quantised graph will compute.
         balance: 1 to weigh rows so that length alone tells no label (`guard.training.balance`).
+        heads: categories to train alone, comma-separated; empty for all.
+        device: `cpu`, `cuda`, or `auto` for the latter where there is one.
     """
 
+    epochs: int = 1
     minutes: float = 40.0
     batch: int = 32
     encoder_rate: float = 6e-5
     head_rate: float = 1e-3
     warmup: float = 0.06
     weight_decay: float = 0.01
+    dropout: float = 0.0
     seed: int = 7
     threads: int = 2
+    workers: int = 0
     rows: int | None = None
     frozen: int = 2
     share: float = 1.0
     average: float = 0.998
     rehearse: int = 0
     balance: int = 0
+    heads: str = ""
+    device: str = "auto"
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The heads that are trained.
+
+        Raises:
+            ValueError: one of them is no category that the classifier scores.
+        """
+        named = tuple(name.strip() for name in self.heads.split(",") if name.strip())
+        for name in named:
+            if name not in HEADS:
+                raise ValueError(f"`{name}` is no head{did_you_mean(name, HEADS)}")
+        return named or HEADS
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where to train."""
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(found if self.device == "auto" else self.device)
 
 
 def train(
     split: Split, encoder: Encoder, config: Config, out: Path, start: Path | None = None
 ) -> tuple[GuardModel, dict[str, Any]]:
-    """Train one pass over the rows or as much of it as the time allows; save the weights to `out`.
+    """Train on the rows for as many passes as the time allows; save the weights to `out`.
 
     Beside `out` a checkpoint is kept; a run that was cut off and is started again with the
     same settings and rows goes on from there. `start` names weights to begin with, those of
     an earlier run. Returns the model and what happened: steps, examples seen, minutes, loss.
+
+    Passes beyond those of `split` begin with its first again.
     """
-    rng = random.Random(config.seed)
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
-    rows = balanced(split.train) if config.balance else split.train[:]
-    rng.shuffle(rows)
-    data = list(examples(tqdm(rows[: config.rows], "encoding", unit="row"), encoder, rng))
-    model = GuardModel(len(HEADS), frozen=config.frozen)
+    passes = [_ordered(split, config, number) for number in range(config.epochs)]
+    model = GuardModel(len(HEADS), frozen=config.frozen, inner_dropout=config.dropout)
     if start is not None:
         model.load_state_dict(torch.load(start, weights_only=True))
     if config.rehearse:
         rehearse(model.encoder.encoder)
-    run = _Run(model, config, head_weights(data))
+    run = _Run(model.to(config.torch_device), config)
     checkpoint = out.parent / CHECKPOINT
-    identity = {"config": asdict(config), "examples": _digest(data, start)}
+    identity = {"config": asdict(config), "rows": _digest(passes, encoder, start)}
     run.resume(checkpoint, identity)
-    history = run.fit(_batches(data, config.batch, rng), checkpoint, identity)
-    torch.save(run.averaged, out)
+    history = run.fit(encoded(passes, encoder, config.seed, config.workers), checkpoint, identity)
+    weights = {name: value.cpu() for name, value in run.averaged.items()}
+    torch.save(weights, out)
     trained = GuardModel(len(HEADS))
-    trained.load_state_dict(run.averaged)
+    trained.load_state_dict(weights)
     checkpoint.unlink(missing_ok=True)
-    return trained, history | {"of": len(data), "config": asdict(config), "rows": len(rows)}
+    facts = {"config": asdict(config), "rows": sum(map(len, passes)), "machine": _machine(config)}
+    return trained, history | facts
 
 
-def _digest(data: list[Example], start: Path | None) -> str:
-    """Return what a run is about: its examples in order, and the weights that it began with."""
+def _machine(config: Config) -> str:
+    """Return what a run computes on."""
+    if config.torch_device.type == "cuda":
+        return torch.cuda.get_device_name(config.torch_device)
+    return f"{config.threads} CPU threads"
+
+
+def _ordered(split: Split, config: Config, number: int) -> list[Row]:
+    """Return the rows of a pass in the order in which they are encoded."""
+    heads = set(config.trained)
+    rows = [row for row in split.passes[number % len(split.passes)] if heads & row.labels.keys()]
+    rows = balanced(rows) if config.balance else rows
+    random.Random(f"{config.seed}:{number}").shuffle(rows)
+    return rows[: config.rows]
+
+
+def _digest(passes: list[list[Row]], encoder: Encoder, start: Path | None) -> str:
+    """Return what a run is about: its rows in order, how they are encoded, where it began."""
     digest = hashlib.sha256(b"" if start is None else start.read_bytes())
-    for example in data:
-        for window in example.windows:
-            digest.update(window.ids.tobytes())
-        digest.update(example.targets.tobytes() + example.mask.tobytes())
+    digest.update(repr(encoder.recipe()).encode())
+    for row in chain.from_iterable(passes):
+        said = (row.prompt, row.response, row.weight, *row.labels.items(), *row.emphasis.items())
+        digest.update(repr(said).encode("utf-8", "replace"))
     return digest.hexdigest()
 
 
-def head_weights(data: list[Example]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return a weight per head, so that rare categories are not drowned: 1 to 6."""
-    counts = np.maximum(sum(example.mask for example in data), 1.0)
+def head_weights(masks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a weight per head, so that rare categories are not drowned: 1 to 6.
+
+    Args:
+        masks: weight of each head in each example, shape (examples, heads).
+    """
+    counts = np.maximum(masks.sum(0, dtype=float), 1.0)
     return np.asarray(np.clip(np.sqrt(counts.max() / counts), 1.0, 6.0), np.float32)
 
 
 class _Run:
     """One run: model, optimiser, averaged weights and how far it is."""
 
-    def __init__(self, model: GuardModel, config: Config, weights: Any) -> None:
+    def __init__(self, model: GuardModel, config: Config) -> None:
         self.model = model
         self._config = config
-        self._weights = torch.from_numpy(weights)
         trained = [p for p in model.encoder.parameters() if p.requires_grad]
         groups = [
             {"params": trained, "lr": config.encoder_rate},
@@ -143,48 +201,72 @@ class _Run:
         self._optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         self._peaks = (config.encoder_rate, config.head_rate)
         self.averaged = {name: value.clone() for name, value in model.state_dict().items()}
-        self._done: dict[str, Any] = {"steps": 0, "examples": 0, "minutes": 0.0, "loss": 0.0}
+        # Kept where it is computed: to read it at every step would have the CPU wait for a GPU.
+        self._loss = torch.zeros((), device=config.torch_device)
+        self._done: dict[str, Any] = {"pass": 0, "step": 0, "steps": 0, "examples": 0}
+        self._minutes = 0.0
 
     def resume(self, path: Path, identity: dict[str, Any]) -> None:
         """Go on from a checkpoint of the same settings and rows, if there is one."""
         if not path.is_file():
             return
-        kept = torch.load(path, weights_only=True)
+        kept = torch.load(path, weights_only=True, map_location=self._config.torch_device)
         if kept["identity"] != identity:
             return
         self.model.load_state_dict(kept["model"])
         self._optimiser.load_state_dict(kept["optimiser"])
         self.averaged, self._done = kept["averaged"], kept["done"]
+        self._loss, self._minutes = kept["loss"], kept["minutes"]
         # Dropout goes on with the draws that an uninterrupted run would make.
-        torch.set_rng_state(kept.get("random", torch.get_rng_state()))
+        torch.set_rng_state(kept["random"].cpu())
 
     def fit(
-        self, batches: list[list[Example]], checkpoint: Path, identity: dict[str, Any]
+        self, passes: Iterator[Bags], checkpoint: Path, identity: dict[str, Any]
     ) -> dict[str, Any]:
         """Take the steps that are left; return what happened."""
-        first, before, started = self._done["steps"], self._done["minutes"], time.monotonic()
+        before, started = self._minutes, time.monotonic()
         saved = started
         self.model.train()
+        for number, data in enumerate(passes):
+            if number == 0:
+                # Passes hardly differ in what they know of each head.
+                trained = np.isin(HEADS, self._config.trained)
+                self._weights = torch.from_numpy(head_weights(data.mask) * trained)
+                self._weights = self._weights.to(self._config.torch_device)
+            if number < self._done["pass"]:
+                continue
+            for step, batch, share in self._steps(data, number):
+                now = time.monotonic()
+                self._minutes = before + (now - started) / 60
+                progress = max(share, self._minutes / self._config.minutes)
+                if progress >= 1:
+                    return self._history()
+                self._step(batch, _schedule(progress, self._config.warmup))
+                self._done |= {"pass": number, "step": step + 1}
+                if now - saved > _CHECKPOINT_SECONDS:
+                    saved = now
+                    self._save(checkpoint, identity)
+            self._done |= {"pass": number + 1, "step": 0}
+        return self._history()
+
+    def _steps(self, data: Bags, number: int) -> Iterator[tuple[int, list[Example], float]]:
+        """Yield the steps that are left of a pass: number, batch and share of the schedule."""
+        config = self._config
+        batches = _batches(data, config.batch, random.Random(f"{config.seed}:{number}:batches"))
         bar = tqdm(
-            batches[first:],
-            "training",
-            len(batches),
-            initial=first,
+            total=len(batches),
+            desc=f"training, pass {number + 1} of {config.epochs}",
+            initial=self._done["step"],
             unit="batch",
             mininterval=10,
         )
-        for step, batch in enumerate(bar, first):
-            now = time.monotonic()
-            minutes = before + (now - started) / 60
-            progress = max(step / len(batches), minutes / self._config.minutes)
-            if progress >= 1:
-                break
-            self._step(batch, _schedule(progress, self._config.warmup))
-            self._note(step, batch, minutes, bar)
-            if now - saved > _CHECKPOINT_SECONDS:
-                saved = now
-                self._save(checkpoint, identity)
-        return dict(self._done)
+        with bar:
+            for step in range(self._done["step"], len(batches)):
+                share = (number + step / len(batches)) / config.epochs
+                yield step, [data.example(i) for i in batches[step]], share
+                if step % _SHOWN == 0:
+                    bar.set_postfix(loss=f"{float(self._loss):.4f}", refresh=False)
+                bar.update()
 
     def _step(self, batch: list[Example], rate: float) -> None:
         for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
@@ -194,19 +276,23 @@ class _Run:
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self._optimiser.step()
-        self._last = float(loss.detach())
+        steps = self._done["steps"]
+        self._loss.lerp_(loss.detach(), 0.02 if steps else 1.0)
         # A short memory at first, so that the start does not weigh on the average.
-        decay = min(self._config.average, (1 + self._done["steps"]) / (10 + self._done["steps"]))
+        decay = min(self._config.average, (1 + steps) / (10 + steps))
         with torch.no_grad():
-            for name, value in self.model.state_dict().items():
-                self.averaged[name].lerp_(value, 1 - decay)
+            kept = self.model.state_dict()
+            # One kernel for all: on a GPU a hundred would take as long as the encoder.
+            torch._foreach_lerp_([self.averaged[n] for n in kept], [*kept.values()], 1 - decay)
+        self._done |= {"steps": steps + 1, "examples": self._done["examples"] + len(batch)}
 
-    def _note(self, step: int, batch: list[Example], minutes: float, bar: Any) -> None:
-        known = self._done
-        loss = self._last if step == 0 else 0.98 * known["loss"] + 0.02 * self._last
-        seen = known["examples"] + len(batch)
-        self._done = {"steps": step + 1, "examples": seen, "minutes": minutes, "loss": loss}
-        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+    def _history(self) -> dict[str, Any]:
+        return {
+            "steps": self._done["steps"],
+            "examples": self._done["examples"],
+            "minutes": self._minutes,
+            "loss": float(self._loss),
+        }
 
     def _save(self, path: Path, identity: dict[str, Any]) -> None:
         kept = {
@@ -215,6 +301,8 @@ class _Run:
             "optimiser": self._optimiser.state_dict(),
             "averaged": self.averaged,
             "done": self._done,
+            "loss": self._loss,
+            "minutes": self._minutes,
             "random": torch.get_rng_state(),
         }
         aside = path.with_suffix(".part")
@@ -227,14 +315,15 @@ def _schedule(progress: float, warmup: float) -> float:
     return min(progress / warmup, (1 - progress) / (1 - warmup))
 
 
-def _batches(data: list[Example], size: int, rng: random.Random) -> list[list[Example]]:
+def _batches(data: Bags, size: int, rng: random.Random) -> list[list[int]]:
     """Shuffle, then sort by length within stretches, so that little is padded."""
-    data = data[:]
-    rng.shuffle(data)
+    order = list(range(len(data)))
+    rng.shuffle(order)
+    longest = data.longest
     stretch = size * _BUCKET
-    batches: list[list[Example]] = []
-    for at in range(0, len(data), stretch):
-        part = sorted(data[at : at + stretch], key=lambda example: example.longest)
+    batches: list[list[int]] = []
+    for at in range(0, len(order), stretch):
+        part = sorted(order[at : at + stretch], key=lambda index: int(longest[index]))
         cut = [part[i : i + size] for i in range(0, len(part), size)]
         rng.shuffle(cut)
         batches += cut
@@ -247,34 +336,52 @@ def batch_loss(model: GuardModel, batch: list[Example], weights: torch.Tensor) -
     Args:
         model: in training mode.
         batch: examples with one window or more each.
-        weights: of the heads, shape (heads,).
+        weights: of the heads, shape (heads,), where the model is.
     """
-    ids, types, mask = padded([window for example in batch for window in example.windows])
-    targets = torch.from_numpy(np.stack([example.targets for example in batch]))
-    known = torch.from_numpy(np.stack([example.mask for example in batch])) * weights
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
+    place = weights.device
+    windows = padded([window for example in batch for window in example.windows])
+    ids, types, mask = (part.to(place, non_blocking=True) for part in windows)
+    targets = torch.from_numpy(np.stack([example.targets for example in batch])).to(place)
+    known = torch.from_numpy(np.stack([example.mask for example in batch])).to(place) * weights
+    with torch.autocast(place.type, torch.bfloat16, enabled=_has_bfloat16(place.type)):
         logits, _ = model(ids, types, mask)
-    bags = logits.float().split([len(example.windows) for example in batch])
-    high = torch.stack([bag.logsumexp(0) - math.log(len(bag)) for bag in bags])
-    low = torch.stack([softplus(bag).mean(0) for bag in bags])
+    sizes = [len(example.windows) for example in batch]
+    high, low = _pooled(logits.float(), sizes)
     losses = targets * softplus(-high) + (1 - targets) * low
     return (losses * known).sum() / known.sum().clamp(min=1.0)
 
 
+def _pooled(logits: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each bag's soft maximum and its mean of what a fine unit costs, (bags, heads)."""
+    # One padded table: a kernel per bag would take a GPU longer than the encoder.
+    count = torch.tensor(sizes, device=logits.device)
+    bag = torch.repeat_interleave(
+        torch.arange(len(sizes), device=logits.device), count, output_size=len(logits)
+    )
+    first = torch.cumsum(count, 0) - count
+    place = torch.arange(len(logits), device=logits.device) - first[bag]
+    shape = (len(sizes), max(sizes), logits.shape[1])
+    table = torch.full(shape, float("-inf"), device=logits.device)
+    table = table.index_put((bag, place), logits)
+    high = table.logsumexp(1) - torch.log(count).unsqueeze(1)
+    low = torch.zeros_like(high).index_add(0, bag, softplus(logits)) / count.unsqueeze(1)
+    return high, low
+
+
 @cache
-def _has_bfloat16() -> bool:
+def _has_bfloat16(device: str) -> bool:
     """Return whether the processor multiplies bfloat16 itself; emulated it is 100 times slower."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     cpu = torch.cpu
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())  # noqa: SLF001
 
 
 def padded(windows: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return ids, types and mask of windows, each of shape (windows, longest)."""
-    longest = max(len(window.ids) for window in windows)
-    ids, types, mask = (torch.zeros(len(windows), longest, dtype=torch.long) for _ in range(3))
-    for i, window in enumerate(windows):
-        n = len(window.ids)
-        ids[i, :n] = torch.from_numpy(window.ids)
-        types[i, :n] = torch.from_numpy(window.types)
-        mask[i, :n] = 1
-    return ids, types, mask
+    lengths = np.array([len(window.ids) for window in windows])
+    there = np.arange(lengths.max())[None] < lengths[:, None]
+    ids, types = (np.zeros(there.shape, np.int64) for _ in range(2))
+    ids[there] = np.concatenate([window.ids for window in windows])
+    types[there] = np.concatenate([window.types for window in windows])
+    return torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(there.astype(np.int64))

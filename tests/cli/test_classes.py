@@ -109,9 +109,9 @@ class TestDetail:
         shown = table(run("public"))
         own = load_class("public")
         assert set(shown) == set(own.limits)
-        # Odds of 1 : 49 must become 17 : 83 to flag, and 29 : 71 to act.
-        assert shown["harmful_compliance"] == ["0.02", "0.17", "10", "0.29", "20", "block"]
-        assert shown["insecure_code"] == ["0.02", "0.55", "60", "-", "-", "-"]
+        # Odds of 1 : 49 must become 92 : 908 to flag, and 17 : 83 to act.
+        assert shown["harmful_compliance"] == ["0.02", "0.092", "5", "0.17", "10", "block"]
+        assert shown["insecure_code"] == ["0.02", "0.27", "18", "-", "-", "-"]
 
     def test_limits_at_the_edges(self, two: Path) -> None:
         """A limit of 0 needs no evidence, and no evidence reaches 1."""
@@ -146,16 +146,16 @@ class TestJson:
         found: list[dict[str, Any]] = json.loads(run("--json").stdout)
         assert [item["name"] for item in found] == [item.name for item in builtin_classes()]
         first = found[2]["categories"][0]
-        assert first | {"flag_ratio": 10, "act_ratio": 20} == {
+        assert first | {"flag_ratio": 5, "act_ratio": 10} == {
             "category": "harmful_compliance",
             "prior": 0.02,
-            "flag": 0.17,
-            "flag_ratio": 10,
-            "act": 0.29,
-            "act_ratio": 20,
+            "flag": 0.092,
+            "flag_ratio": 5,
+            "act": 0.17,
+            "act_ratio": 10,
             "remedy": "block",
         }
-        assert first["flag_ratio"] == pytest.approx(49 * 17 / 83)
+        assert first["flag_ratio"] == pytest.approx(49 * 92 / 908)
         assert found[2]["messages"]["en"]["blocked"]
 
     def test_one_class_is_a_list_too(self, two: Path) -> None:

@@ -719,7 +719,7 @@ class TestProblems:
         ("content", "says"),
         [
             ([], "under `clearance`"),
-            ({"input": "triple"}, "`clearance.input` must be `pair` or `text`"),
+            ({"input": "triple"}, "`clearance.input` must be `text`, `pair` or `unit`"),
             ({"text_tokens": 0}, "`clearance.text_tokens` must be a whole number above 0"),
             ({"prompt_tokens": "4"}, "`clearance.prompt_tokens` must be a whole number above 0"),
             ({"stride_tokens": True}, "`clearance.stride_tokens` must be a whole number above 0"),

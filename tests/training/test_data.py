@@ -85,6 +85,13 @@ class TestOwnRows:
         assert data._own_labels({"sycophancy": 1.0}) == {"sycophancy": 1.0}
         assert data._own_labels({"jailbreak": 0.0}) == {"jailbreak": 0.0}
 
+    def test_what_only_says_something_does_not_act(self) -> None:
+        """An own answer outside the files about agents is no unsafe action, good or bad."""
+        told = data._labels(source("own_exposure"), {"exposure": 1.0})
+        assert told["unsafe_action"] == 0
+        assert "unsafe_action" not in data._labels(source("own_deception_more"), {"deception": 1.0})
+        assert "unsafe_action" not in data._labels(source("own_jailbreak"), {"jailbreak": 1.0})
+
     def test_every_row_is_of_the_schema(self) -> None:
         """Labels are categories, splits and licences are known, and no text is empty."""
         for path in OWN.glob("*.jsonl"):

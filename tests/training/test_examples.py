@@ -29,7 +29,7 @@ def encoder() -> Encoder:
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch augmentation off."""
-    for name in ("OBFUSCATED", "PROMPT_DROPPED", "CONTEXT_DROPPED"):
+    for name in ("OBFUSCATED", "PROMPT_DROPPED", "CONTEXT_DROPPED", "CONTEXT_SWAPPED"):
         monkeypatch.setattr(module, name, 0.0)
 
 
@@ -167,6 +167,25 @@ class TestAugmentation:
         (example,) = examples([row("Take the train.")], encoder, random.Random(1))
         (expected,) = encoder.encode("", "Take the train.")
         assert example.windows[0].ids.tolist() == expected.ids.tolist()
+
+    def test_a_unit_stands_behind_another_answer_at_times(
+        self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is judged stays, and what stands before it is another row's text."""
+        for name in ("OBFUSCATED", "PROMPT_DROPPED", "CONTEXT_DROPPED"):
+            monkeypatch.setattr(module, name, 0.0)
+        monkeypatch.setattr(module, "CONTEXT_SWAPPED", 1.0)
+        calm = ["Kneading takes ten minutes. Then the dough rests under a cloth until it doubles. "]
+        (example,) = examples([row("Take the train.")], encoder, random.Random(2), calm)
+        (window,) = example.windows
+        (alone,) = encoder.encode("", "Take the train.")
+        assert window.ids[window.unit].tolist() == alone.ids[alone.unit].tolist()
+        assert window.unit.start > alone.unit.start + 5
+
+    def test_calm_texts_are_whole_benign_answers(self) -> None:
+        """Neither short ones nor those of files with labels of their own."""
+        given = [row(file="benign_toy"), row("Short.", file="benign_toy"), row(file="toy")]
+        assert module.calm_texts(given) == [LONG]
 
     def test_obfuscation_comes_before_cutting(
         self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch

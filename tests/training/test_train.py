@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +18,10 @@ from guard.encoding import Encoded
 from guard.training import train as module
 from guard.training.data import HEADS
 from guard.training.examples import Example
+from guard.training.passes import pack
 from guard.training.train import CHECKPOINT, Config, batch_loss, head_weights, padded
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 VOCABULARY = 12
@@ -87,18 +88,43 @@ def expected_loss(
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train the small network, on examples as they are given instead of rows."""
+    """Train the small network, on rows that hold their examples already."""
     monkeypatch.setattr(module, "GuardModel", Small)
-    monkeypatch.setattr(module, "examples", lambda rows, *_: iter(list(rows)))
-    monkeypatch.setattr(module, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(
+        module, "encoded", lambda passes, *_: (pack([r.example for r in rows]) for rows in passes)
+    )
+    monkeypatch.setattr(module, "_has_bfloat16", lambda _: False)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A row with its example."""
+
+    example: Example
+    prompt: str = ""
+    response: str = ""
+    weight: float = 1.0
+    labels: dict[str, float] = field(default_factory=dict)
+    emphasis: dict[str, float] = field(default_factory=dict)
+
+
+class Unread:
+    """An encoder that encodes nothing."""
+
+    def recipe(self) -> str:
+        """Return what an encoder is."""
+        return "none"
 
 
 class Given:
-    """A split that holds examples already."""
+    """A split of rows that hold their examples."""
 
     def __init__(self, count: int = 60, seed: int = 1) -> None:
         """Make some."""
-        self.train: Any = bags(count, seed)
+        known = {"violence": 0.0}
+        self.passes: Any = (
+            [Ready(bag, response=str((seed, bag.targets)), labels=known) for bag in bags(count, seed)],
+        )
         self.validation: Any = []
 
 
@@ -106,9 +132,16 @@ def fit(
     out: Path, *, rows: int = 1, **changes: Any
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Train the small network; return its weights and what happened."""
-    config = Config(**({"batch": 4, "minutes": 60.0, "threads": 1, "frozen": 0} | changes))
+    settings: dict[str, Any] = {
+        "batch": 4,
+        "minutes": 60.0,
+        "threads": 1,
+        "frozen": 0,
+        "device": "cpu",
+    }
+    config = Config(**(settings | changes))
     split: Any = Given(seed=rows)
-    encoder: Any = None
+    encoder: Any = Unread()
     model, history = module.train(split, encoder, config, out)
     return {name: value.numpy() for name, value in model.state_dict().items()}, history
 
@@ -174,8 +207,7 @@ class TestWeights:
         """The commonest head has weight 1, and none more than 6."""
         masks = np.zeros((200, len(HEADS)), np.float32)
         masks[:, 0], masks[:50, 1], masks[:1, 2] = 1, 1, 1
-        data = [Example(e.windows, e.targets, m) for e, m in zip(bags(200), masks, strict=True)]
-        weights = head_weights(data)
+        weights = head_weights(masks)
         assert weights[:4].tolist() == [1, 2, 6, 6]
 
 
@@ -190,7 +222,7 @@ class TestRuns:
         other, _ = fit(tmp_path / "c.pt", seed=8)
         assert close(first, second)
         assert not close(first, other)
-        assert (history["steps"], history["examples"], history["of"]) == (15, 60, 60)
+        assert (history["steps"], history["examples"], history["rows"]) == (15, 60, 60)
         assert not (tmp_path / CHECKPOINT).exists()
 
     def test_what_is_saved_is_what_is_returned(self, tmp_path: Path) -> None:
@@ -219,12 +251,48 @@ class TestRuns:
         assert weights["head.weight"] == pytest.approx(mean, rel=1e-4, abs=1e-6)
         assert weights["head.weight"] != pytest.approx(seen[-1], rel=1e-4, abs=1e-6)
 
-    @pytest.mark.parametrize("stop", [1, 7, 14])
+    def test_every_pass_has_its_own_order(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each epoch reads every example once, in batches that are not those of the last one."""
+        seen: list[bytes] = []
+        original = module.batch_loss
+
+        def watched(model: Any, batch: Any, weights: Any) -> Any:
+            seen.append(b"".join(sorted(example.targets.tobytes() for example in batch)))
+            return original(model, batch, weights)
+
+        monkeypatch.setattr(module, "batch_loss", watched)
+        _, history = fit(tmp_path / "w.pt", epochs=2)
+        assert (history["steps"], history["examples"], history["rows"]) == (30, 120, 120)
+        assert sorted(b"".join(seen[:15])) == sorted(b"".join(seen[15:]))
+        assert set(seen[:15]) != set(seen[15:])
+
+    def test_single_heads_can_be_trained(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The named head moves and no other; rows that know nothing of it are not read."""
+        whole, _ = fit(tmp_path / "whole.pt", minutes=1e-9)
+        given = Given()
+        rows = [replace(row, labels={"violence": 1.0}) for row in given.passes[0]]
+        given.passes = ([*rows[:20], *(replace(row, labels={"sexual": 1.0}) for row in rows)],)
+        monkeypatch.setattr(f"{__name__}.Given", lambda **_: given)
+        weights, history = fit(tmp_path / "one.pt", heads="violence", weight_decay=0.0)
+        moved = np.abs(weights["head.weight"] - whole["head.weight"]).max(axis=1) > 1e-4
+        assert [head for head, there in zip(HEADS, moved, strict=True) if there] == ["violence"]
+        assert history["rows"] == 20
+
+    def test_a_head_that_is_none_is_named(self) -> None:
+        """A misspelt category is an error that says which one is meant."""
+        with pytest.raises(ValueError, match="violence"):
+            fit(Path("nowhere.pt"), heads="violense")
+
+    @pytest.mark.parametrize("stop", [1, 7, 14, 15, 22])
     def test_a_run_that_was_cut_off_goes_on(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
     ) -> None:
         """Begun again it ends with the weights and the history of a run that was never cut."""
-        whole, history = fit(tmp_path / "whole.pt")
+        whole, history = fit(tmp_path / "whole.pt", epochs=2)
         folder = tmp_path / "cut"
         folder.mkdir()
         steps = 0
@@ -240,16 +308,16 @@ class TestRuns:
         monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", -1.0)
         monkeypatch.setattr(module, "batch_loss", failing)
         with pytest.raises(KeyboardInterrupt):
-            fit(folder / "w.pt")
+            fit(folder / "w.pt", epochs=2)
         assert (folder / CHECKPOINT).is_file()
         steps = 100
         random.seed(99)
         torch.manual_seed(99)
-        resumed, after = fit(folder / "w.pt")
-        assert steps == 100 + 15 - stop
+        resumed, after = fit(folder / "w.pt", epochs=2)
+        assert steps == 100 + 30 - stop
         assert close(whole, resumed)
         assert after["loss"] == pytest.approx(history["loss"], abs=1e-5)
-        counted = ("steps", "examples", "of", "rows", "config")
+        counted = ("steps", "examples", "rows", "config")
         assert [after[name] for name in counted] == [history[name] for name in counted]
 
     @pytest.mark.parametrize("other", [{"seed": 8}, {"rows": 9}])

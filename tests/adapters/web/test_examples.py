@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from guard.server.scripted import ScriptedApp
 
-KEY = "AKIA" + "Z3QW7RT5YP9KX2LM"
+KEY = "AKIA" + "Z3QW7RT5YP4KX2LM"
 """A made-up key of a form that a pattern pack knows."""
 
 OTHERS = ("starlette", "fastapi", "uvicorn", "flask", "werkzeug", "httpx2", "tenacity", "anyio")

@@ -1,0 +1,191 @@
+"""Passes over the rows: each encoded anew, in chunks, on as many processes as are given.
+
+Every chunk draws its augmentations from its own seed, so that a pass is the same on one process
+as on many. What a pass holds is packed into a few arrays: millions of small ones would cost
+more to hand from process to process than to make.
+
+This module does not know torch, or what a model does with an example.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from guard.encoding import Encoded, Encoder
+from guard.training.examples import Example, calm_texts, examples
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from guard.training.data import Row
+
+CHUNK: Final = 500
+"""Rows that are encoded together."""
+
+CALM: Final = 100
+"""Benign answers that a chunk may put before its units."""
+
+_AHEAD: Final = 2
+"""Passes that are being made at once."""
+
+_IDS: Final = np.uint16
+
+
+@dataclass(frozen=True, slots=True)
+class Bags:
+    """Examples, packed.
+
+    Attributes:
+        ids: tokens of all windows, one behind the other, shape (tokens,).
+        types: of the tokens, same shape.
+        windows: where each window begins in `ids`, and the end, shape (windows + 1,).
+        bags: where each example begins in `windows`, and the end, shape (examples + 1,).
+        targets: see `Example`, shape (examples, heads).
+        mask: see `Example`, shape (examples, heads).
+    """
+
+    ids: NDArray[np.uint16]
+    types: NDArray[np.uint8]
+    windows: NDArray[np.int64]
+    bags: NDArray[np.int64]
+    targets: NDArray[np.float32]
+    mask: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.targets)
+
+    @property
+    def longest(self) -> NDArray[np.int64]:
+        """Tokens of the longest window of each example, shape (examples,)."""
+        return np.maximum.reduceat(np.diff(self.windows), self.bags[:-1])
+
+    def example(self, index: int) -> Example:
+        """Return an example; of its windows, ids and types alone are kept."""
+        cuts = self.windows[self.bags[index] : self.bags[index + 1] + 1]
+        ids = self.ids[cuts[0] : cuts[-1]].astype(np.int64)
+        types = self.types[cuts[0] : cuts[-1]].astype(np.int64)
+        spans = [slice(a, b) for a, b in pairwise(cuts - cuts[0])]
+        none = np.empty(0, np.int64)
+        return Example(
+            tuple(Encoded(ids[s], types[s], slice(0, 0), none) for s in spans),
+            self.targets[index],
+            self.mask[index],
+        )
+
+
+def pack(given: Sequence[Example]) -> Bags:
+    """Pack examples, at least one.
+
+    Raises:
+        ValueError: a token's id does not fit into 16 bits.
+    """
+    windows = [window for example in given for window in example.windows]
+    ids = np.concatenate([window.ids for window in windows])
+    if ids.max(initial=0) > np.iinfo(_IDS).max:
+        raise ValueError(f"token ids above {np.iinfo(_IDS).max} cannot be packed")
+    return Bags(
+        ids.astype(_IDS),
+        np.concatenate([window.types for window in windows]).astype(np.uint8),
+        _starts([len(window.ids) for window in windows]),
+        _starts([len(example.windows) for example in given]),
+        np.stack([example.targets for example in given]),
+        np.stack([example.mask for example in given]),
+    )
+
+
+def joined(parts: Sequence[Bags]) -> Bags:
+    """Return the examples of several packs, at least one, in order."""
+    return Bags(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.types for part in parts]),
+        _starts(np.concatenate([np.diff(part.windows) for part in parts])),
+        _starts(np.concatenate([np.diff(part.bags) for part in parts])),
+        np.concatenate([part.targets for part in parts]),
+        np.concatenate([part.mask for part in parts]),
+    )
+
+
+def encoded(
+    passes: Sequence[Sequence[Row]], encoder: Encoder, seed: int, workers: int = 0
+) -> Generator[Bags]:
+    """Yield each pass; while one is used, the next is made.
+
+    Args:
+        passes: rows of each, in the order in which they are read.
+        encoder: of the model.
+        seed: of what is drawn.
+        workers: processes beside this one; 0 to do it here.
+    """
+    chunks = [list(_chunks(rows, f"{seed}:{number}")) for number, rows in enumerate(passes)]
+    if not workers:
+        yield from (joined([_packed(chunk, encoder) for chunk in of_pass]) for of_pass in chunks)
+        return
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _begin, (encoder.recipe(),))
+    try:
+        made = ([pool.submit(_packed_there, chunk) for chunk in of_pass] for of_pass in chunks)
+        ahead = deque(islice(made, _AHEAD))
+        while ahead:
+            yield joined([part.result() for part in ahead.popleft()])
+            ahead.extend(islice(made, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Rows that are encoded together.
+
+    Attributes:
+        rows: these.
+        calm: benign answers that may stand before a unit.
+        seed: of what is drawn.
+    """
+
+    rows: Sequence[Row]
+    calm: Sequence[str]
+    seed: str
+
+
+def _chunks(rows: Sequence[Row], seed: str) -> Iterator[_Chunk]:
+    calm = calm_texts(rows)
+    for at in range(0, len(rows), CHUNK):
+        rng = random.Random(f"{seed}:{at}")
+        some = rng.sample(calm, min(CALM, len(calm)))
+        yield _Chunk(rows[at : at + CHUNK], some, f"{seed}:{at}:rows")
+
+
+def _packed(chunk: _Chunk, encoder: Encoder) -> Bags:
+    return pack([*examples(chunk.rows, encoder, random.Random(chunk.seed), chunk.calm)])
+
+
+_encoder: Encoder | None = None
+"""Of a process that encodes."""
+
+
+def _begin(recipe: tuple[str, dict[str, Any]]) -> None:
+    global _encoder  # noqa: PLW0603  # what a process is given once
+    tokenizer, settings = recipe
+    _encoder = Encoder(Tokenizer.from_str(tokenizer), **settings)
+
+
+def _packed_there(chunk: _Chunk) -> Bags:
+    if _encoder is None:
+        raise RuntimeError("a process was given rows before its encoder")
+    return _packed(chunk, _encoder)
+
+
+def _starts(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
