@@ -234,7 +234,7 @@ class _Template:
         end = len(ids) - len(self.runs[-1].ids)
         unit = slice(end - len(text) + context, end)
         if self.marked:
-            types[unit.start - context : unit.start] = [self.types[0]] * context
+            types[unit.start - context : unit.start] = self.types[:1] * context
         return np.array(ids, np.int64), np.array(types, np.int64), unit
 
 

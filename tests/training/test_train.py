@@ -123,7 +123,10 @@ class Given:
         """Make some."""
         known = {"violence": 0.0}
         self.passes: Any = (
-            [Ready(bag, response=str((seed, bag.targets)), labels=known) for bag in bags(count, seed)],
+            [
+                Ready(bag, response=str((seed, bag.targets)), labels=known)
+                for bag in bags(count, seed)
+            ],
         )
         self.validation: Any = []
 
