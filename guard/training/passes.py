@@ -24,7 +24,7 @@ from guard.encoding import Encoded, Encoder
 from guard.training.examples import Example, calm_texts, examples
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -127,10 +127,13 @@ def encoded(
         encoder: of the model.
         seed: of what is drawn.
         workers: processes beside this one; 0 to do it here.
+
+    Raises:
+        ValueError: none of a pass's rows has text that one of its labels is about.
     """
     chunks = [list(_chunks(rows, f"{seed}:{number}")) for number, rows in enumerate(passes)]
     if not workers:
-        yield from (joined([_packed(chunk, encoder) for chunk in of_pass]) for of_pass in chunks)
+        yield from (_whole(_packed(chunk, encoder) for chunk in of_pass) for of_pass in chunks)
         return
     context = get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _begin, (encoder.recipe(),))
@@ -138,7 +141,7 @@ def encoded(
         made = ([pool.submit(_packed_there, chunk) for chunk in of_pass] for of_pass in chunks)
         ahead = deque(islice(made, _AHEAD))
         while ahead:
-            yield joined([part.result() for part in ahead.popleft()])
+            yield _whole(part.result() for part in ahead.popleft())
             ahead.extend(islice(made, 1))
     finally:
         pool.shutdown(cancel_futures=True)
@@ -167,8 +170,16 @@ def _chunks(rows: Sequence[Row], seed: str) -> Iterator[_Chunk]:
         yield _Chunk(rows[at : at + CHUNK], some, f"{seed}:{at}:rows")
 
 
-def _packed(chunk: _Chunk, encoder: Encoder) -> Bags:
-    return pack([*examples(chunk.rows, encoder, random.Random(chunk.seed), chunk.calm)])
+def _packed(chunk: _Chunk, encoder: Encoder) -> Bags | None:
+    found = [*examples(chunk.rows, encoder, random.Random(chunk.seed), chunk.calm)]
+    return pack(found) if found else None
+
+
+def _whole(parts: Iterable[Bags | None]) -> Bags:
+    found = [part for part in parts if part is not None]
+    if not found:
+        raise ValueError("no row has text that one of its labels is about: nothing to train on")
+    return joined(found)
 
 
 _encoder: Encoder | None = None
@@ -181,7 +192,7 @@ def _begin(recipe: tuple[str, dict[str, Any]]) -> None:
     _encoder = Encoder(Tokenizer.from_str(tokenizer), **settings)
 
 
-def _packed_there(chunk: _Chunk) -> Bags:
+def _packed_there(chunk: _Chunk) -> Bags | None:
     if _encoder is None:
         raise RuntimeError("a process was given rows before its encoder")
     return _packed(chunk, _encoder)

@@ -219,6 +219,8 @@ class _Run:
         self._loss, self._minutes = kept["loss"], kept["minutes"]
         # Dropout goes on with the draws that an uninterrupted run would make.
         torch.set_rng_state(kept["random"].cpu())
+        if kept["random_there"]:
+            torch.cuda.set_rng_state_all([state.cpu() for state in kept["random_there"]])
 
     def fit(
         self, passes: Iterator[Bags], checkpoint: Path, identity: dict[str, Any]
@@ -304,6 +306,7 @@ class _Run:
             "loss": self._loss,
             "minutes": self._minutes,
             "random": torch.get_rng_state(),
+            "random_there": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         aside = path.with_suffix(".part")
         torch.save(kept, aside)

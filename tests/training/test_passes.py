@@ -87,6 +87,14 @@ class TestPasses:
             assert np.array_equal(one.bags, other.bags)
         assert not np.array_equal(here[0].ids, here[1].ids)
 
+    def test_rows_without_an_example_are_passed_over(self, encoder: Encoder) -> None:
+        """A chunk that gives none is left out; a pass of such rows alone is a clear error."""
+        blank = [Row("", " ", {"violence": 0.0}, "toy", "CC0-1.0", 1.0)] * CHUNK
+        (found,) = encoded([[*blank, *rows(3)]], encoder, 5)
+        assert len(found) == 3
+        with pytest.raises(ValueError, match="nothing to train on"):
+            next(encoded([blank], encoder, 5))
+
     def test_a_pass_that_is_left_early_ends_its_processes(self, encoder: Encoder) -> None:
         """Whoever stops reading does not wait for what is not needed."""
         given: Any = [rows(30)] * 4
