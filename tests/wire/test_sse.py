@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -135,6 +137,32 @@ class TestCutting:
         said = [None if event is None else Event(*event) for event in case["events"]]
         for at in range(len(data) + 1):
             assert read([data[:at], data[at:]]) == said
+
+
+class TestFuzz:
+    """Bytes that nobody would send."""
+
+    def test_mutations(self) -> None:
+        """Mutated streams are read alike whole and cut; nothing but `StreamError` comes of them.
+
+        `GUARD_FUZZ` says how many: `GUARD_FUZZ=1000000 pytest tests/wire/test_sse.py -k Fuzz`.
+        """
+        rng = random.Random(0)
+        seeds = [case["stream"].encode() for case in CORPUS]
+        for _ in range(int(os.environ.get("GUARD_FUZZ", "2000"))):
+            data = mutated(rng.choice(seeds), rng)
+            at = rng.randint(0, len(data))
+            assert read([data[:at], data[at:]]) == read([data]), data
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """Return a stream with some pieces dropped, doubled, put in or replaced."""
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randint(0, len(data))
+        end = rng.randint(at, min(len(data), at + 12))
+        put = rng.choice((b"", data[at:end] * 2, rng.choice(FRAGMENTS), rng.randbytes(3)))
+        data = data[:at] + put + data[end:]
+    return data
 
 
 class TestLimit:
