@@ -63,11 +63,6 @@ class Example:
     targets: NDArray[np.float32]
     mask: NDArray[np.float32]
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest window."""
-        return max(len(window.ids) for window in self.windows)
-
 
 def response_units(response: str, limit: int | None = None) -> list[Passage]:
     """Return each unit of a response with its left context, as the runtime passes it on."""
