@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from guard.categories import Side
     from guard.detectors.pooling import Pooling
+    from guard.encoding import Encoded
     from guard.training.data import Row
 
 ROOT: Final = Path(__file__).parent.parent
@@ -71,13 +72,19 @@ class Weights:
         self, prompt: str, text: str, side: Side = "response", start: int = 0
     ) -> NDArray[np.float32]:
         """Return the highest logit per label over a unit's windows."""
+        windows = self._encoder.encode(prompt, text, side, start)
+        return np.asarray(np.max([self._scores(window) for window in windows], axis=0), np.float32)
+
+    def closing(self, prompt: str, text: str) -> NDArray[np.float32] | None:
+        """Return the logit per label of a whole answer's end."""
+        window = self._encoder.encode_closing(prompt, text)
+        return None if window is None else self._scores(window)
+
+    def _scores(self, window: Encoded) -> NDArray[np.float32]:
         tensor = self._torch.from_numpy
-        scores = []
         with self._torch.inference_mode():
-            for window in self._encoder.encode(prompt, text, side, start):
-                logits, _ = self._model(tensor(window.ids)[None], tensor(window.types)[None])
-                scores.append(logits[0].numpy())
-        return np.asarray(np.max(scores, axis=0), np.float32)
+            logits, _ = self._model(tensor(window.ids)[None], tensor(window.types)[None])
+        return np.asarray(logits[0].numpy(), np.float32)
 
 
 def sample(rows: Sequence[Row]) -> list[Row]:
@@ -92,9 +99,9 @@ def figures(
     model: Any, rows: Sequence[Row], poolings: Mapping[str, Pooling]
 ) -> dict[str, dict[str, Any]]:
     """Return AUROC and number of positives and negatives per category."""
-    from guard.training.aggregate import response_scores, unit_logits  # noqa: PLC0415  # slow
+    from guard.training.aggregate import response_scores, row_logits  # noqa: PLC0415  # slow
 
-    scores = response_scores(unit_logits(model, rows), poolings)
+    scores = response_scores(row_logits(model, rows), poolings)
     found = {}
     for index, head in enumerate(HEADS):
         known = [i for i, row in enumerate(rows) if _certain(row, head)]

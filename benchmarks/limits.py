@@ -1,6 +1,7 @@
 """What each limit of a class does on validation rows: how the built-in limits were chosen.
 
     python benchmarks/limits.py --data FOLDER --class public
+    python benchmarks/limits.py --data FOLDER --class public --share 0.003
 
 Scores the validation rows (cut from train by question; the model was calibrated on them, but
 not trained) with the bundled model, adds their units up as the runtime does, and prints per
@@ -8,11 +9,18 @@ category: the share of risky rows that reach the `act` limit, the share of the c
 negatives, and how many *ordinary* rows do (ordinary answers of assistants, and answers that
 sound alarming and are fine). Rows marked `test` or `meta.holdout` are never read. Scoring takes
 minutes: `--cache FILE` keeps it for the next class.
+
+With `--share` it prints instead what evidence each category must reach so that together they act
+on that share of ordinary rows. So few rows come near a limit that counting them says little: the
+tail is extrapolated. Above its 98th percentile the evidence of ordinary rows is taken to fall off
+exponentially (peaks over threshold; Pickands, Annals of Statistics 3, 1975, with shape 0), and
+every category that the class acts on gets an equal part of the share.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,7 +35,7 @@ from guard.loading import BUNDLED_MODEL
 from guard.policy import load_class
 from guard.text.units import CONTEXT
 from guard.text.units import units as cut
-from guard.training.aggregate import unit_logits
+from guard.training.aggregate import Scored, row_logits
 from guard.training.data import HEADS, load
 
 if TYPE_CHECKING:
@@ -41,6 +49,9 @@ SEED: Final = 13
 
 ORDINARY: Final = ("own_hard_benign", "own_benign_chat", "own_multi_turn", "orbench_responses")
 
+
+TAIL: Final = 0.02
+"""Share of ordinary rows that counts as the tail."""
 
 PROMPTS: Final = 700
 """Prompts of ordinary answers that the table of inputs looks at."""
@@ -59,12 +70,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled rows")
     parser.add_argument("--class", dest="name", default="public", help="security class")
     parser.add_argument("--cache", type=Path, help="where units' logits are kept")
+    parser.add_argument("--share", type=float, help="of ordinary rows to act on: print evidence")
     given = parser.parse_args()
     security_class = load_class(given.name)
     rows = load(given.data, seed=SEED).validation
     random.Random(0).shuffle(rows)
     units = cached(rows, given.cache)
     heads = {head.category: head for head in read(BUNDLED_MODEL, None, verify=True).heads}
+    if given.share is not None:
+        if not 0 < given.share < TAIL:
+            parser.error(f"--share must be between 0 and {TAIL}")
+        _choose(given.share, security_class, heads, units, rows)
+        return
     print(
         "| category | act | risky that reach it | own negatives | ordinary |\n|---|---|---|---|---|"
     )
@@ -79,10 +96,55 @@ def main() -> None:
         _inputs(security_class, heads, units, rows)
 
 
+def _choose(
+    share: float,
+    security_class: SecurityClass,
+    heads: dict[str, Head],
+    units: list[Scored],
+    rows: list[Row],
+) -> None:
+    """Print the evidence that lets a share of ordinary rows reach a limit, and what it catches."""
+    usual = np.array([ordinary(row) and bool(row.response.strip()) for row in rows])
+    experimental = read(BUNDLED_MODEL, None, verify=True).experimental
+    names = [
+        name
+        for name in HEADS
+        if CATEGORIES[name].side == "response"
+        and security_class.limit(name) is not None
+        and name not in experimental
+    ]
+    acted = sum(
+        limit.act is not None for name, limit in security_class.limits.items() if name in names
+    )
+    print("| category | evidence | limit | ordinary above it | risky above it |")
+    print("|---|---|---|---|---|")
+    for name in names:
+        found = np.array([evidence(heads[name], row) for row in units])
+        least = exceeded_by(share / acted, found[usual])
+        risky = np.array([row.labels.get(name, -1.0) >= 0.5 for row in rows])
+        limit = live_risk(least, security_class.prior_of(name))
+        print(
+            f"| {name} | {least:.1f} | {limit:.2g} | {(found[usual] >= least).sum()} of "
+            f"{usual.sum()} | {(found[risky] >= least).mean():.1%} of {risky.sum()} |"
+        )
+
+
+def exceeded_by(share: float, values: NDArray[np.float64]) -> float:
+    """Return what a share of such values exceeds, if their tail is exponential.
+
+    Args:
+        share: below `TAIL`.
+        values: a sample, shape (values,).
+    """
+    bound = float(np.quantile(values, 1 - TAIL))
+    above = values[values > bound]
+    return bound + float((above - bound).mean()) * math.log(TAIL / share)
+
+
 def _inputs(
     security_class: SecurityClass,
     heads: dict[str, Head],
-    units: list[NDArray[np.float32]],
+    units: list[Scored],
     rows: list[Row],
 ) -> None:
     """Print the table of what a model is given, beside the prompts of ordinary answers."""
@@ -108,31 +170,40 @@ def _inputs(
         )
 
 
-def _prompt_logits(classifier: Classifier, prompt: str) -> NDArray[np.float32]:
+def _prompt_logits(classifier: Classifier, prompt: str) -> Scored:
     """Return the logits of a prompt's units, as at runtime."""
     starts = [(max(0, start - CONTEXT), start, end) for start, end in cut(prompt)]
-    return np.array(
-        [classifier.logits("", prompt[a:end], "prompt", start - a) for a, start, end in starts]
+    found = [classifier.logits("", prompt[a:end], "prompt", start - a) for a, start, end in starts]
+    return Scored(np.array(found))
+
+
+def cached(rows: list[Row], cache: Path | None) -> list[Scored]:
+    """Return the logits of each row's units, and of its closing read."""
+    kept = np.load(cache) if cache is not None and cache.is_file() else {}
+    if "closing" not in kept:
+        scored = row_logits(Classifier(BUNDLED_MODEL), rows)
+        if cache is not None:
+            _keep(scored, cache)
+        return scored
+    units = np.split(kept["logits"], np.cumsum(kept["lengths"])[:-1])
+    ends = [None if np.isnan(end).all() else end for end in kept["closing"]]
+    return [Scored(*each) for each in zip(units, ends, strict=True)]
+
+
+def _keep(scored: list[Scored], cache: Path) -> None:
+    none = np.full(len(HEADS), np.nan, np.float32)
+    np.savez_compressed(
+        cache,
+        logits=np.concatenate([each.units for each in scored]),
+        lengths=[len(each.units) for each in scored],
+        closing=np.stack([none if each.closing is None else each.closing for each in scored]),
     )
 
 
-def cached(rows: list[Row], cache: Path | None) -> list[NDArray[np.float32]]:
-    """Return the logits of each row's units, each of shape (units, labels)."""
-    if cache is None or not cache.is_file():
-        units = unit_logits(Classifier(BUNDLED_MODEL), rows)
-        if cache is not None:
-            lengths = [len(row) for row in units]
-            np.savez_compressed(cache, logits=np.concatenate(units), lengths=lengths)
-        return units
-    kept = np.load(cache)
-    return np.split(kept["logits"], np.cumsum(kept["lengths"])[:-1])
-
-
-def evidence(head: Head, units: NDArray[np.float32]) -> float:
-    """Return the highest pooled evidence over a response's units, as at runtime."""
-    logits = units[:, head.index]
-    values = [head.calibration.evidence(float(x)) for x in logits if not np.isnan(x)]
-    return float(head.pooling.running(np.array(values)).max()) if values else -np.inf
+def evidence(head: Head, scored: Scored) -> float:
+    """Return a response's pooled evidence, as at runtime."""
+    found = scored.evidence(head.index, head.pooling, head.calibration.evidence)
+    return -np.inf if np.isnan(found) else found
 
 
 def _row(name: str, act: float, reached: NDArray[np.bool_], rows: list[Row]) -> str:

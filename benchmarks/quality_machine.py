@@ -46,9 +46,7 @@ LONG_TEXT: Final = SENTENCE * 112
 """About 2,000 tokens."""
 
 _PROBE: Final = """
-import json, logging, sys
-import structlog
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+import json, sys
 def resident():
     with open("/proc/self/status", encoding="utf-8") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
@@ -59,12 +57,12 @@ if what == "guard":
 else:
     from guard.detectors.base import Passage
     from guard.detectors.classifier import Classifier
-    from guard.text.units import CONTEXT, units
+    from guard.text.units import CLOSING, CONTEXT, units
     classifier = Classifier(model)
     def judge(text):
         for start, end in units(text):
-            begin = max(0, start - CONTEXT)
-            classifier(Passage(text[begin:end], start - begin))
+            begin, closing = max(0, start - CONTEXT), text[-CLOSING:] if end == len(text) else ""
+            classifier(Passage(text[begin:end], start - begin, closing=closing))
 loaded = resident()
 judge(text)
 print(json.dumps({"loaded": loaded, "after": resident()}))

@@ -232,7 +232,7 @@ def _lengths(bench: Bench) -> list[dict[str, Any]]:
     """Return quartiles of the evidence by the number of units."""
     rows, truth = _known(bench, _LENGTH_CATEGORY)
     scores = bench.scorer.scores(rows, _LENGTH_CATEGORY)
-    units = np.array([len(bench.scorer.logits(row, "response")) for row in rows])
+    units = np.array([len(bench.scorer.scored(row, "response").units) for row in rows])
     found = []
     for low, high in _LENGTHS:
         at = (units >= low) & (units <= high)

@@ -24,6 +24,8 @@ from guard.detectors.personal import personal_data_detector
 from guard.detectors.secrets import secret_detector
 from guard.loading import BUNDLED_MODEL
 from guard.policy import load_class
+from guard.text.units import CLOSING
+from guard.training.aggregate import Scored
 from guard.training.examples import response_units
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Remembering(Classifier):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Load the model; nothing is known yet."""
         self._known: dict[tuple[str, str, Side, int], Judged] = {}
+        self._ends: dict[tuple[str, str], NDArray[np.float32] | None] = {}
         super().__init__(*arguments, **options)
 
     @property
@@ -72,6 +75,12 @@ class Remembering(Classifier):
         if key not in self._known:
             self._known[key] = super().judge(prompt, text, side, start)
         return self._known[key]
+
+    def closing(self, prompt: str, text: str) -> NDArray[np.float32] | None:
+        """As the classifier's."""
+        if (prompt, text) not in self._ends:
+            self._ends[prompt, text] = super().closing(prompt, text)
+        return self._ends[prompt, text]
 
 
 class Scorer:
@@ -97,7 +106,7 @@ class Scorer:
             head.category: head for head in read(model, None, verify=verify).heads
         }
         self.security_class = load_class(name)
-        self._known: dict[tuple[str, str, Side], NDArray[np.float32]] = {}
+        self._known: dict[tuple[str, str, Side], Scored] = {}
 
     @cached_property
     def guard(self) -> Guard:
@@ -114,8 +123,8 @@ class Scorer:
         says how far it is believed and not how texts are ordered.
         """
         head, side = self.heads[category], CATEGORIES[category].side
-        logits = each(lambda row: self.logits(row, side), rows)
-        return np.array([highest(head, units[:, head.index], bounded=bounded) for units in logits])
+        scored = each(lambda row: self.scored(row, side), rows)
+        return np.array([evidence(head, given, bounded=bounded) for given in scored])
 
     def risks(self, rows: Sequence[dict[str, Any]], category: str) -> NDArray[np.float64]:
         """Return each row's live risk under the guard's class."""
@@ -123,33 +132,34 @@ class Scorer:
         found = self.scores(rows, category, bounded=True)
         return np.array([live_risk(float(evidence), prior) for evidence in found])
 
-    def logits(self, row: dict[str, Any], side: Side) -> NDArray[np.float32]:
-        """Return the logits of a row's units on a side, shape (units, labels)."""
+    def scored(self, row: dict[str, Any], side: Side) -> Scored:
+        """Return the logits of a row's units on a side, and of its closing read."""
         key = (row["prompt"] or "", row["response"] or "", side)
         if key not in self._known:
-            self._known[key] = self._logits(*key)
+            self._known[key] = self._scored(*key)
         return self._known[key]
 
-    def _logits(self, prompt: str, response: str, side: Side) -> NDArray[np.float32]:
+    def _scored(self, prompt: str, response: str, side: Side) -> Scored:
         if side == "prompt":
-            return self.classifier.logits("", prompt or response, "prompt")[None]
+            return Scored(self.classifier.logits("", prompt or response, "prompt")[None])
         units = [unit for unit in response_units(response) if unit.text[unit.start :].strip()]
         if not units:
-            return self.classifier.logits(prompt, response)[None]
-        return np.stack([self.classifier.logits(prompt, u.text, start=u.start) for u in units])
+            return Scored(self.classifier.logits(prompt, response)[None])
+        logits = [self.classifier.logits(prompt, u.text, start=u.start) for u in units]
+        closing = self.classifier.closing(prompt, response[-CLOSING:]) if units[1:] else None
+        return Scored(np.stack(logits), closing)
 
     def verdicts(self, rows: Sequence[dict[str, Any]]) -> list[Verdict]:
         """Return what the whole guard does with each row."""
-        each(lambda row: self.logits(row, "response"), rows)
+        each(lambda row: self.scored(row, "response"), rows)
         exchanges = [Exchange.of(row["response"], prompt=row["prompt"] or "") for row in rows]
         return list(self.guard.check_many(exchanges, workers=WORKERS))
 
 
-def highest(head: Head, logits: NDArray[np.float32], *, bounded: bool) -> float:
-    """Return a response's evidence for one category from its units' logits, shape (units,)."""
+def evidence(head: Head, scored: Scored, *, bounded: bool) -> float:
+    """Return a response's evidence for one category, as at runtime."""
     calibration = head.calibration if bounded else replace(head.calibration, maximum=math.inf)
-    evidence = np.array([calibration.evidence(float(x)) for x in logits])
-    return float(head.pooling.running(evidence).max())
+    return scored.evidence(head.index, head.pooling, calibration.evidence)
 
 
 def float_directory(model: Path, graph: Path, place: Path) -> Path:

@@ -1,7 +1,8 @@
 """One channel of an exchange on its way: what is pending, what left, what was decided.
 
 Units are cut by the text (`guard.text.units`) and judged in order, each with what was
-delivered before it as left context. So nothing here depends on how text arrived.
+delivered before it as left context, and the last of several with the whole text's end. So
+nothing here depends on how text arrived.
 
 This module does not know the other channels, detectors, threads or event loops.
 """
@@ -11,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from guard.detectors.pooling import Pool
+from guard.detectors.pooling import CLOSING, Pool
 from guard.remedies import excisions, redact
 from guard.steps import UNJUDGED, Judge, Outcome, Release
+from guard.text.units import CLOSING as CLOSING_CHARACTERS
 from guard.text.units import CONTEXT, seen_end, unit_end
 from guard.verdict import delivers, passes, worst_step
 
@@ -90,6 +92,7 @@ class ChannelRun:
         self._tail = channel.lead[-CONTEXT:]
         self._pool = Pool(session.deployment.poolings)
         self._seen: tuple[Finding, ...] = ()
+        self._final = False
 
     @property
     def received(self) -> str:
@@ -135,6 +138,7 @@ class ChannelRun:
             seen = None if end is None else seen_end(self._pending, end, final=final)
             if end is None or seen is None:
                 return
+            self._final = final
             yield from self._unit(self._pending[self._at : end], self._pending[end:seen])
         if final and not self.stopped:
             self.complete = self.stopped = True
@@ -171,12 +175,13 @@ class ChannelRun:
         """Note that of this text has left what had left of it in an earlier run."""
         self.position, self.edits, self._text = earlier.position, earlier.edits, earlier._text
 
+    def _ends(self, used: int) -> bool:
+        """Return whether nothing follows so much of what is pending; certain however it arrives."""
+        return self._final and self._at + used == len(self._pending)
+
     def _unit(self, unit: str, ahead: str) -> Steps:
-        outcome = yield from self._judge(unit, ahead)
-        reasons = tuple(
-            replace(reason, step=self._for_channel(reason.step))
-            for reason in self._session.rule(outcome)
-        )
+        outcome = yield from self._judge(unit, ahead, last=self._ends(len(unit)))
+        reasons = self._reasons(outcome)
         self._session.note(self._placed(outcome), reasons)
         text, used, step = yield from self._mend(unit, ahead, outcome, reasons)
         original = (unit + ahead)[:used]
@@ -189,11 +194,28 @@ class ChannelRun:
             self._raise(step)
         yield from self._release(text, original, step)
 
-    def _judge(self, unit: str, ahead: str) -> Generator[Ask, Outcome | None, Outcome]:
+    def _reasons(self, outcome: Outcome) -> tuple[Reason, ...]:
+        """Return what the class does about `outcome` in this channel."""
+        whole = {
+            f.category
+            for f in outcome.findings
+            if f.label == CLOSING and self._session.reaches(f, act=True)
+        }
+        return tuple(
+            replace(reason, step=self._for_channel(reason.step, whole=reason.cause in whole))
+            for reason in self._session.rule(outcome)
+        )
+
+    def _judge(
+        self, unit: str, ahead: str, *, last: bool
+    ) -> Generator[Ask, Outcome | None, Outcome]:
         start = len(self._tail)
         text = self._tail + unit + ahead
         seam = 0 if self.judged else min(self.channel.seam, start)
-        passage = self._session.passage(text, start - seam, start + len(unit), self.channel)
+        closing = (self.text + unit)[-CLOSING_CHARACTERS:] if last and self.judged else ""
+        passage = self._session.passage(
+            text, start - seam, start + len(unit), self.channel, closing
+        )
         outcome = yield Judge(passage)
         if outcome is None:
             return UNJUDGED
@@ -202,7 +224,7 @@ class ChannelRun:
             for f in outcome.findings
             if f.end > start or f.start >= start
         )
-        return replace(outcome, findings=self._pool.pooled(self._seen))
+        return replace(outcome, findings=self._pool.pooled(self._seen, last=last))
 
     def _placed(self, outcome: Outcome) -> Outcome:
         """Return `outcome` with spans that count in the channel's original text."""
@@ -232,7 +254,7 @@ class ChannelRun:
         text, used = self._redacted(unit, ahead, outcome, reasons)
         rest = (unit + ahead)[used:]
         if text != unit:
-            verdict = yield from self._try(text, rest)
+            verdict = yield from self._try(text, rest, last=self._ends(used))
             if delivers(verdict):
                 return text, used, step
             if not passes(verdict):
@@ -258,24 +280,33 @@ class ChannelRun:
         return redact(unit + ahead, len(unit), spans, placeholder)
 
     def _excised(self, text: str, rest: str) -> Generator[Ask, Outcome | None, str]:
+        # With all its sentences the whole was read and asked for no other remedy: it is not read
+        # again for each that is tried.
+        alone = self._final and not rest and not self.judged
         for left in excisions(text):
-            if not left.strip() or delivers((yield from self._try(left, rest))):
+            if not left.strip() or delivers((yield from self._try(left, rest, last=alone))):
                 return left
         return ""
 
-    def _try(self, text: str, rest: str) -> Generator[Ask, Outcome | None, Step]:
+    def _try(self, text: str, rest: str, *, last: bool) -> Generator[Ask, Outcome | None, Step]:
         """Judge a proposed text; a detector that fails on it counts."""
-        outcome = yield from self._judge(text, rest)
+        outcome = yield from self._judge(text, rest, last=last)
         self._session.note_failures(replace(self._placed(outcome), findings=()))
-        return worst_step(reason.step for reason in self._session.rule(outcome))
+        return worst_step(reason.step for reason in self._reasons(outcome))
 
     def _escalated(self, step: Step) -> Step:
         step = self._for_channel(step)
         self._session.note_escalation(step)
         return step
 
-    def _for_channel(self, step: Step) -> Step:
-        """Return `step`, or a block where it would make another text of one that must stay."""
+    def _for_channel(self, step: Step, *, whole: bool = False) -> Step:
+        """Return `step`, or a block where it would make another text of one that must stay.
+
+        Args:
+            step: what is to be done.
+            whole: whether for what the whole text is: to mend its last unit would not mend that.
+        """
+        step = "replace" if whole and step in ("redact", "excise") else step
         if self.channel.kind == "tool_call":
             # Without a sentence it would be another call, and as a message it is none.
             return "block" if step == "excise" or not passes(step) else step

@@ -9,7 +9,6 @@ This module does not know how a unit is judged or mended (`guard.channel_run`).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 from dataclasses import replace
@@ -18,11 +17,10 @@ from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
 
-import structlog
-
 from guard.assess import Failure
 from guard.errors import JournalError
 from guard.journal.record import emit, keep_text
+from guard.log import Log
 from guard.steps import Judge, Keep, Learn, Outcome, Release
 from guard.workers import Workers
 
@@ -46,7 +44,7 @@ _QUOTE: Final = 8
 
 _MESSAGE_LIMIT: Final = 200
 
-_log = structlog.get_logger("guard")
+_log = Log()
 
 
 @runtime_checkable
@@ -107,6 +105,8 @@ class Driver:
 
     async def aadvance(self, steps: Steps) -> str | None:
         """As `advance`, without blocking the event loop."""
+        import asyncio  # noqa: PLC0415  # whoever has no event loop need not have its memory
+
         answer: Outcome | None = None
         with contextlib.suppress(StopIteration):
             while True:
@@ -231,6 +231,8 @@ async def _undisturbed(work: Coroutine[None, None, _T]) -> _T:
 
     A row that is half on its way could neither be closed nor be told from a lost one.
     """
+    import asyncio  # noqa: PLC0415  # as above
+
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -4,6 +4,7 @@ A response is encoded as a pair, `[CLS] prompt's tail [SEP] context + unit [SEP]
 on the prompt side (a user message, a tool result) alone, `[CLS] text [SEP]`. Which special
 tokens stand where is the tokenizer's own template. Left context fills what the unit leaves
 of a window; a unit that is longer than one window is judged in several and never truncated.
+Of a whole answer that is read once more when it ends, one window holds the end.
 
 This module does not know the model's weights, its categories or what a score means.
 """
@@ -71,17 +72,20 @@ class Sizes:
         prompt: of the prompt's end.
         text: of context and unit in one window.
         stride: how far apart the windows of a longer text begin.
+        closing: of the end of a complete answer that is read once more as a whole; 0 for none.
     """
 
     prompt: int = PROMPT_TOKENS
     text: int = TEXT_TOKENS
     stride: int = STRIDE_TOKENS
+    closing: int = 0
 
     def within(self, room: int) -> Sizes:
         """Return the sizes for at most `room` text tokens; windows overlap in proportion."""
+        closing = min(self.closing, room)
         if self.text <= room:
-            return self
-        return Sizes(self.prompt, room, max(1, room * self.stride // self.text))
+            return replace(self, closing=closing)
+        return Sizes(self.prompt, room, max(1, room * self.stride // self.text), closing)
 
 
 class Encoder:
@@ -158,6 +162,20 @@ class Encoder:
             window = template.window(tail, tokens.ids[first:last], own - first)
             found.append(Encoded(*window, characters[own:last]))
         return found
+
+    def encode_closing(self, prompt: str, text: str) -> Encoded | None:
+        """Return one window with the end of a complete answer, all of it unit.
+
+        `None` where the sizes have no room for one.
+        """
+        if not self._sizes.closing:
+            return None
+        tokens, _ = self._split(text, 0)
+        template = self._paired or self._alone
+        tail = self._prompt_tail(prompt[-PROMPT_CHARACTERS:]) if self._paired else ()
+        first = max(0, len(tokens.ids) - self._sizes.closing)
+        characters = np.array([end - begin for begin, end in tokens.offsets[first:]], np.int64)
+        return Encoded(*template.window(tail, tokens.ids[first:], 0), characters)
 
     def _tail(self, prompt: str) -> tuple[int, ...]:
         return tuple(self._ids(prompt)[-self._sizes.prompt :])

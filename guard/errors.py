@@ -17,7 +17,6 @@ security class's `on_failure`.
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -111,5 +110,7 @@ _CLOSE: Final = 0.75
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint at the known word that `word` may be a slip of, `""` where there is none."""
+    import difflib  # noqa: PLC0415  # nobody who makes no mistake need have its memory
+
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=_CLOSE)
     return f" (did you mean `{close[0]}`?)" if close else ""

@@ -18,6 +18,7 @@ from guard.detectors.patterns import redact
 from guard.detectors.personal import personal_data_detector
 from guard.detectors.secrets import secret_detector
 from guard.errors import ConfigurationError
+from guard.memory import give_back
 from guard.policy import load_class, stricter_than
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def load_parts(
         raise ConfigurationError(problems)
     packs = (secret_detector(), personal_data_detector())
     _try_out((*packs, fingerprints, classifier))
+    give_back()
     # The cheap detectors go first: if the time runs out, they have answered.
     return Parts(
         stricter=stricter(loaded, security_class),

@@ -44,10 +44,11 @@ from guard.calibration import (
 from guard.categories import CATEGORIES
 from guard.detectors.classifier import Classifier
 from guard.detectors.model_directory import read
+from guard.detectors.pooling import Pooling
 from guard.engine import Guard
 from guard.exchange import Exchange
 from guard.sealing import MANIFEST, seal
-from guard.text.units import CONTEXT, units
+from guard.text.units import CLOSING, CONTEXT, units
 from guard.verdict import decide
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def refit(
     found = read(model, None, verify=True)
     classifier = Classifier(model)
     with ThreadPoolExecutor(_WORKERS) as pool:
-        scored = pool.map(partial(_unit_logits, classifier), labelled.rows)
+        scored = pool.map(partial(_logits, classifier), labelled.rows)
         logits = list(track(scored, "scoring", len(labelled.rows)))
     entries = _entries(model)
     fitting = _Fitting(labelled, settings, found.experimental)
@@ -244,7 +245,7 @@ class _Fitting:
         self._experimental = experimental
 
     def change(
-        self, head: Head, entry: Mapping[str, Any] | None, logits: Sequence[Mapping[str, Floats]]
+        self, head: Head, entry: Mapping[str, Any] | None, logits: Sequence[Mapping[str, _Scored]]
     ) -> Change:
         side = CATEGORIES[head.category].side
         picked = [
@@ -253,7 +254,7 @@ class _Fitting:
             if head.category in row.labels and side in found
         ]
         truth = np.array([row.labels[head.category] for row, _ in picked], bool)
-        scores = np.array([_evidence(head, found[:, head.index]) for _, found in picked])
+        scores = np.array([_evidence(head, found) for _, found in picked])
         old = Line(head.calibration.slope, head.calibration.intercept)
         positives, negatives = int(truth.sum()), int((~truth).sum())
         as_it_is = partial(
@@ -351,9 +352,22 @@ class _Fitting:
         }
 
 
-def _unit_logits(classifier: Classifier, row: LabelledRow) -> dict[str, Floats]:
-    """Return the logits of a row's units by side, each of shape (units, labels)."""
-    found: dict[str, Floats] = {}
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """What the classifier says of one side of a row.
+
+    Attributes:
+        units: logits of its units, shape (units, labels).
+        closing: those of the whole text's end, shape (labels,), `None` where it is not read.
+    """
+
+    units: Floats
+    closing: Floats | None = None
+
+
+def _logits(classifier: Classifier, row: LabelledRow) -> dict[str, _Scored]:
+    """Return the logits of a row's texts by side, as the runtime reads them."""
+    found: dict[str, _Scored] = {}
     texts = [
         (row.response[max(0, start - CONTEXT) : end], min(start, CONTEXT))
         for start, end in units(row.response)
@@ -361,16 +375,20 @@ def _unit_logits(classifier: Classifier, row: LabelledRow) -> dict[str, Floats]:
     ]
     if texts:
         scored = [classifier.logits(row.prompt, text, start=start) for text, start in texts]
-        found["response"] = np.asarray(scored, np.float64)
+        whole = classifier.closing(row.prompt, row.response[-CLOSING:]) if scored[1:] else None
+        closing = None if whole is None else np.asarray(whole, np.float64)
+        found["response"] = _Scored(np.asarray(scored, np.float64), closing)
     if row.prompt.strip() and any(CATEGORIES[name].side == "prompt" for name in row.labels):
-        found["prompt"] = np.asarray([classifier.logits("", row.prompt, "prompt")], np.float64)
+        logits = classifier.logits("", row.prompt, "prompt")
+        found["prompt"] = _Scored(np.asarray([logits], np.float64))
     return found
 
 
-def _evidence(head: Head, logits: Floats) -> float:
+def _evidence(head: Head, found: _Scored) -> float:
     """Return a response's evidence without its bound, which a fit must not see."""
-    line = head.calibration
-    return float(head.pooling.running(line.slope * logits + line.intercept).max())
+    line, at = head.calibration, head.index
+    closing = None if found.closing is None else line.slope * found.closing[at] + line.intercept
+    return head.pooling.response(line.slope * found.units[:, at] + line.intercept, closing)
 
 
 def _bounded(evidence: Floats, maximum: float) -> Floats:
@@ -381,9 +399,8 @@ def _moved_entry(entry: Mapping[str, Any], line: Line) -> dict[str, Any]:
     """Return an entry whose pooling fits evidence on the new scale, without old figures."""
     stale = ("ece", "reliability", "confusion")
     moved = {name: value for name, value in entry.items() if name not in stale}
-    if "toll" in moved.get("pooling", {}):
-        pooling = moved["pooling"]
-        moved["pooling"] = pooling | {"toll": line.slope * pooling["toll"]}
+    if "pooling" in moved:
+        moved["pooling"] = asdict(Pooling(**moved["pooling"]).scaled(line.slope))
     return moved
 
 

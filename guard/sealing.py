@@ -22,6 +22,7 @@ SEALED: Final = (
     "config.json",
     "tokenizer.json",
     "onnx/model_quantized.onnx",
+    "onnx/model_quantized.onnx.data",
     "calibration.json",
     "canonical.json",
     "benign.npz",

@@ -227,11 +227,14 @@ class Session:
 
     # What a channel's run calls.
 
-    def passage(self, text: str, start: int, end: int, channel: Channel) -> Passage:
+    def passage(
+        self, text: str, start: int, end: int, channel: Channel, closing: str = ""
+    ) -> Passage:
         """Return the passage for a unit of `channel` at `text[start:end]`."""
         side = channel.side
-        prompt = self._prompt if side == "response" else ""
-        return Passage(text, start, end, prompt, self._system, channel.tool, side)
+        of_response = side == "response"
+        prompt, closing = (self._prompt, closing) if of_response else ("", "")
+        return Passage(text, start, end, prompt, self._system, channel.tool, side, closing)
 
     def rule(self, outcome: Outcome) -> tuple[Reason, ...]:
         """Return what the class does about `outcome`, most severe first."""

@@ -10,7 +10,6 @@ This module does not know what it runs.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import os
@@ -21,6 +20,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 STUCK_LIMIT: Final = 64
@@ -122,6 +122,8 @@ class Workers:
 
     async def arun(self, call: Callable[[Job], None], timeout: float) -> bool:  # noqa: ASYNC109
         """As `run`, without blocking the event loop."""
+        import asyncio  # noqa: PLC0415  # whoever has no event loop need not have its memory
+
         pool = self._pool
         loop = asyncio.get_running_loop()
         finished = asyncio.Event()

@@ -170,6 +170,24 @@ class TestTemplates:
                 other.types.tolist(),
             )
 
+    def test_a_closing_read_is_one_window_of_the_end(self) -> None:
+        """All of it is unit; of a text that does not fit, the end is read."""
+        tokenizer = bert()
+        encoder = Encoder(tokenizer, marked=True, sizes=Sizes(2, 4, 2, closing=6))
+        window = encoder.encode_closing("tide pier", "lamp " * 9 + "rope")
+        assert window is not None
+        assert shown(tokenizer, window) == (
+            "[CLS] tide pier [SEP] lamp lamp lamp lamp lamp rope [SEP]"
+        )
+        assert window.types.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
+        assert len(window.characters) == window.unit.stop - window.unit.start == 6
+
+    def test_without_room_for_one_there_is_no_closing_read(self) -> None:
+        """Sizes say whether a model reads an answer once more, and its limit how much of it."""
+        assert Encoder(bert(), sizes=Sizes(2, 4, 2)).encode_closing("", "lamp") is None
+        tight = Encoder(bert(), sizes=Sizes(2, 4, 2, closing=90), limit=15)
+        assert tight.sizes == Sizes(2, 4, 2, closing=10)
+
     def test_a_pair_for_roberta(self) -> None:
         """RoBERTa puts two separators between the parts and knows one type."""
         tokenizer = roberta()

@@ -73,7 +73,11 @@ def laid_out(given: Given) -> Path:
     place.mkdir(exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
         shutil.copyfile(given.model / name, place / name)
-    shutil.copyfile(next((given.model / "onnx").glob("*.onnx")), place / "model.onnx")
+    graph = next((given.model / "onnx").glob("*.onnx"))
+    shutil.copyfile(graph, place / "model.onnx")
+    for data in graph.parent.glob("*.data"):
+        # The graph names the file beside it.
+        shutil.copyfile(data, place / data.name)
     kept = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}
     text = json.dumps(kept | {"model_max_length": 512})
     (place / "tokenizer_config.json").write_text(text, "utf-8")

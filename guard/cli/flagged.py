@@ -324,14 +324,14 @@ def _print_table(rows: list[Record], total: int) -> None:
 
 
 def _write_json(rows: Iterable[Record]) -> None:
-    from guard.journal.export import json_line  # noqa: PLC0415  # loads structlog
+    from guard.journal.export import json_line  # noqa: PLC0415  # loads the journal
 
     for row in rows:
         sys.stdout.write(json_line(row))
 
 
 def _export(rows: Iterable[Record], file: TextIO, form: Form) -> int:
-    from guard.journal.export import export as write  # noqa: PLC0415  # loads structlog
+    from guard.journal.export import export as write  # noqa: PLC0415  # loads the journal
 
     return write(rows, file, form.value)
 

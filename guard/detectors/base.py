@@ -33,6 +33,9 @@ class Passage:
         system: the system or developer messages, `""` where there are none.
         tool: the tool's name where the text is a tool call's arguments, else `""`.
         side: whether the text is a response (the usual case) or a prompt.
+        closing: where the unit ends a complete text of several units, the end of that text as it
+            leaves, the unit included; else `""`. A detector may read it as a whole and add
+            findings over the unit with the label `guard.detectors.pooling.CLOSING`.
     """
 
     text: str
@@ -42,6 +45,7 @@ class Passage:
     system: str = ""
     tool: str = ""
     side: Side = "response"
+    closing: str = ""
 
     def __post_init__(self) -> None:
         """Let `end=-1` mean the end of `text`."""
@@ -90,7 +94,8 @@ class Detector(Protocol):
     """The extension point. Implementations must be safe to call from many threads.
 
     A detector may also have `pooling`, a mapping from category to
-    `guard.detectors.pooling.Pooling`: how its evidence adds up over a text's units; and
+    `guard.detectors.pooling.Pooling`: how its evidence adds up over a text's units, and whether
+    it reads a whole text once more (`Passage.closing`); and
     `confusions`, a mapping from category to what limits on a response's evidence get right and
     wrong (`guard.calibration.Confusion`), which an audit corrects its rates by.
 

@@ -1,4 +1,6 @@
-"""The classifier: ONNX Runtime and `tokenizers`, one encoder, one pass, one score a category.
+"""The classifier: ONNX Runtime and `tokenizers`, one encoder, one score a category.
+
+One pass a unit, and one more over the end of a whole answer of several units (the closing read).
 
 Reads a directory in the Hugging Face layout (`guard.detectors.model_directory`), so that any
 exported text classifier drops in.
@@ -23,8 +25,10 @@ import numpy as np
 from guard.categories import CATEGORIES
 from guard.detectors import model_directory, unfamiliar
 from guard.detectors.base import Finding
+from guard.detectors.pooling import CLOSING
 from guard.encoding import Encoder
 from guard.errors import ModelError
+from guard.memory import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from guard.calibration import Confusion
     from guard.categories import Side
     from guard.detectors.base import Passage
-    from guard.detectors.model_directory import ModelDirectory
+    from guard.detectors.model_directory import Head, ModelDirectory
     from guard.encoding import Encoded
     from guard.heads import OwnHead
 
@@ -114,15 +118,17 @@ class Classifier:
         known += [unfamiliar.CATEGORY] if self._unfamiliar else []
         self.categories = (*dict.fromkeys(known), *(head.category for head in heads))
         self._own = _OwnHeads(heads)
+        give_back()
         if heads:
             self._check(heads)
             self.version += "".join(f"+{head.category}.{head.digest}" for head in heads)
 
     def __call__(self, passage: Passage) -> list[Finding]:
-        """Return one finding per category of the passage's side, over the whole unit.
+        """Return a finding per category of the passage's side, over the whole unit.
 
         The model reads left context and unit, never the look-ahead. Where the unit fills
-        several windows, the highest logit counts.
+        several windows, the highest logit counts. Behind the last unit of several it reads the
+        text's end once more as a whole, for the categories whose pooling wants it.
         """
         heads = [head for head in self._heads if CATEGORIES[head.category].side == passage.side]
         # Both are about responses alone.
@@ -138,8 +144,10 @@ class Classifier:
             for head in heads
         ]
         if unlike is not None:
-            found = unlike.evidence(judged.windows, judged.embeddings)
-            evidence.append((unfamiliar.CATEGORY, found))
+            value = unlike.evidence(judged.windows, judged.embeddings)
+            evidence.append((unfamiliar.CATEGORY, value))
+        evidence += own.evidence(judged.embeddings)
+        closing = self._closing_evidence(passage, heads)
         return [
             Finding(
                 category=category,
@@ -148,10 +156,21 @@ class Classifier:
                 end=passage.end,
                 detector=self.name,
                 version=self.version,
+                label=label,
                 localised=False,
             )
-            for category, value in [*evidence, *own.evidence(judged.embeddings)]
+            for label, found in (("", evidence), (CLOSING, closing))
+            for category, value in found
         ]
+
+    def _closing_evidence(self, passage: Passage, heads: Sequence[Head]) -> list[tuple[str, float]]:
+        wanted = [head for head in heads if head.pooling.closing]
+        if not wanted or not passage.closing.strip():
+            return []
+        logits = self.closing(passage.prompt, passage.closing)
+        if logits is None:
+            return []
+        return [(h.category, h.calibration.evidence(float(logits[h.index]))) for h in wanted]
 
     @cached_property
     def digest(self) -> str:
@@ -159,7 +178,10 @@ class Classifier:
         model = self._model
         marked = " marked" if model.marked else ""
         files = [*sorted(model.graph.parent.glob(f"{model.graph.name}*")), model.tokenizer]
-        digest = hashlib.sha256(f"{model.pair} {self._encoder.sizes}{marked}".encode())
+        cut = self._encoder.sizes
+        # Embeddings are those of units: what a closing read covers has no part in them.
+        sizes = f"Sizes(prompt={cut.prompt}, text={cut.text}, stride={cut.stride})"
+        digest = hashlib.sha256(f"{model.pair} {sizes}{marked}".encode())
         for path in files:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -170,6 +192,17 @@ class Classifier:
     ) -> NDArray[np.float32]:
         """Return the highest logit per label over the windows of a unit; see `judge`."""
         return self.judge(prompt, text, side, start).logits
+
+    def closing(self, prompt: str, text: str) -> NDArray[np.float32] | None:
+        """Return the logit per label of a complete answer's end, read as one unit.
+
+        `None` for a model that was not made to read so much at once.
+        """
+        window = self._encoder.encode_closing(prompt, text)
+        if window is None:
+            return None
+        logits = self._graph.run(window.ids, window.types).logits
+        return np.asarray(_log_odds(logits[None])[0] if self._exclusive else logits, np.float32)
 
     def judge(self, prompt: str, text: str, side: Side = "response", start: int = 0) -> Judged:
         """Return logits and embeddings of a unit, from one pass of the model.

@@ -2,7 +2,8 @@
 
     config.json                  labels, problem type; `clearance` says how text is encoded
     tokenizer.json               read by `tokenizers` alone
-    onnx/model_quantized.onnx    or onnx/model.onnx, or either one level up
+    onnx/model_quantized.onnx    or onnx/model.onnx, or either one level up; files beside it
+                                 whose names begin alike hold tensors of it
     calibration.json             per label: logit -> evidence (optional)
     unfamiliar.npz               what ordinary text looks like (optional)
     manifest.json                version and the SHA-256 of every file
@@ -71,6 +72,7 @@ _INPUTS: Final = ("text", "pair", "unit")
 _LINE: Final = ("slope", "intercept", "maximum")
 """What a label's calibration must say."""
 
+_EXPORT_AGAIN: Final = "is missing: export the model again"
 _MISSING: Final = {_MANIFEST: "is missing: seal the model, or load it with `verify=False`"}
 
 _POSITIONS: Final = ("max_position_embeddings", "n_positions", "max_sequence_length")
@@ -190,7 +192,9 @@ class _Reader:
 
     def read(self, wanted: Mapping[str, str] | None, *, verify: bool) -> ModelDirectory:
         config = self._json(_CONFIG)
-        self._json(_TOKENIZER)
+        if not (self._path / _TOKENIZER).is_file():
+            # What it says is `tokenizers`' to read: a second reader would take memory for it.
+            self._problem(_TOKENIZER, _EXPORT_AGAIN)
         if self._graph is None:
             self._problem(None, f"has no ONNX graph: expected one of {', '.join(ONNX_FILES)}")
         manifest = self.manifest(verify=verify)
@@ -200,6 +204,9 @@ class _Reader:
         used = self._used_labels(labels, own) if wanted is None else wanted
         heads = self._heads(labels, used, calibrated)
         sizes = self._sizes(own) if own else None
+        if not (sizes and sizes.closing) and any(head.pooling.closing for head in heads):
+            text = "must be above 0: `calibration.json` weighs closing reads"
+            self._problem(_CONFIG, f"`clearance.closing_tokens` {text}")
         if self.problems or self._graph is None:
             raise ModelError(self.problems)
         return ModelDirectory(
@@ -268,7 +275,7 @@ class _Reader:
         path = self._path / name
         if not path.is_file():
             if needed:
-                self._problem(name, _MISSING.get(name, "is missing: export the model again"))
+                self._problem(name, _MISSING.get(name, _EXPORT_AGAIN))
             return {}
         try:
             value = json.loads(path.read_text("utf-8"))
@@ -409,10 +416,12 @@ class _Reader:
             field.name: _whole(own.get(f"{field.name}_tokens", field.default))
             for field in fields(Sizes)
         }
-        wrong = [name for name, value in sizes.items() if value is None or value < 1]
+        least = {"closing": 0}
+        wrong = [n for n, value in sizes.items() if value is None or value < least.get(n, 1)]
         for name in wrong:
-            self._problem(_CONFIG, f"`clearance.{name}_tokens` must be a whole number above 0")
-        found = Sizes(**{name: value or 1 for name, value in sizes.items()})
+            bound = f"{least[name]} or more" if name in least else "above 0"
+            self._problem(_CONFIG, f"`clearance.{name}_tokens` must be a whole number {bound}")
+        found = Sizes(**{name: value or least.get(name, 1) for name, value in sizes.items()})
         if found.stride > found.text and not wrong:
             self._problem(_CONFIG, "`clearance.stride_tokens` is above `text_tokens`: leaves gaps")
         return found

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from guard.detectors.base import Finding
+from guard.log import Log
 from guard.text.normalise import normalise
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 _CONTEXT: Final = 48
 """Characters before a match in which its context word must stand."""
 
-_log = structlog.get_logger("guard")
+_log = Log()
 _loading: Final = threading.Lock()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import structlog
+from guard.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ _DEEPEST: Final = 32
 _LARGEST: Final = 2**63
 """Integers of 64 bits are what databases and other readers of JSON agree on."""
 
-_log = structlog.get_logger("guard")
+_log = Log()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from guard.errors import LiveStoreError
+from guard.log import Log
 
 if TYPE_CHECKING:
     import threading
@@ -23,7 +22,7 @@ LONGEST_WAIT: Final = 5.0
 IDLE: Final = 1.0
 """Seconds between two looks at the store where there was nothing to deliver."""
 
-_log = structlog.get_logger("guard")
+_log = Log()
 
 
 def keep_delivering(

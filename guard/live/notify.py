@@ -20,9 +20,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
-import structlog
-
 from guard.errors import ConfigurationError, MissingExtraError
+from guard.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +48,7 @@ _LAST_TRY: Final = 1.0
 
 _TOO_MANY: Final = 429
 
-_log = structlog.get_logger("guard")
+_log = Log()
 
 
 def sign(secret: bytes, timestamp: str, body: bytes) -> str:

@@ -21,8 +21,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
-import structlog
-
 from guard.errors import InputError, LiveStoreError
 from guard.live.alarms import Alarm, Transition, posture_of, raised
 from guard.live.delivery import IDLE, keep_delivering
@@ -34,6 +32,7 @@ from guard.live.profile import Profile
 from guard.live.spool import Spool
 from guard.live.state import LiveState, describe
 from guard.live.stores import History, MemoryStore, Store
+from guard.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +52,7 @@ _PATIENCE: Final = 5.0
 
 _T = TypeVar("_T")
 
-_log = structlog.get_logger("guard")
+_log = Log()
 
 
 class LiveRisk:

@@ -18,6 +18,7 @@ from fastapi import FastAPI, Header, Request
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from guard.assess import live_risk
+from guard.detectors.pooling import CLOSING
 from guard.server.errors import Json, Refused
 from guard.server.service import DETECTOR_ERRORS
 
@@ -132,7 +133,8 @@ def _detection(
         "start": finding.start,
         "end": finding.end,
         "text": text[finding.start : finding.end],
-        "detection": finding.label or finding.category,
+        # What a whole answer is, is no name of what was found.
+        "detection": finding.category if finding.label in ("", CLOSING) else finding.label,
         "detection_type": finding.category,
         "score": round(risk, 6),
         "evidences": [evidence],

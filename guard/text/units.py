@@ -35,6 +35,9 @@ Longer than any spaced-out number that the pattern packs know (an IBAN has 42)."
 CONTEXT: Final = 480
 """Characters of delivered text before a unit that detectors see with it (about 110 tokens)."""
 
+CLOSING: Final = 1600
+"""Characters of a complete text's end that are read once more as a whole (about 370 tokens)."""
+
 RUN_LIMIT: Final = 4096
 """Characters without white space after which a cut inside the run is allowed."""
 

@@ -1,9 +1,10 @@
-"""Trains how a response's units add up: `guard.detectors.pooling`, three numbers per category.
+"""Trains how a response's units add up: `guard.detectors.pooling`, a few numbers per category.
 
 For each category the pooling is taken from a grid by the class-balanced log loss of a
-logistic calibration on the response's score, cross-validated by question. Units standing
-alone are kept unless another pooling is better by more than its standard error over folds,
-and a category with few long rows gets the pooling that is best over all categories.
+logistic calibration on the response's score, cross-validated by question; behind it, from a
+second grid, what the closing read of a whole answer counts. Units standing alone, and no closing
+read, are kept unless another choice is better by more than its standard error over folds, and a
+category with few long rows gets what is best over all categories.
 
 This module does not know how a unit was scored.
 """
@@ -11,7 +12,7 @@ This module does not know how a unit was scored.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Final
@@ -22,11 +23,12 @@ from tqdm import tqdm
 from guard import calibration
 from guard.categories import CATEGORIES
 from guard.detectors.pooling import ALONE, Pooling
+from guard.text.units import CLOSING
 from guard.training.data import HEADS
 from guard.training.examples import response_units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,20 +48,60 @@ GRID: Final = (
 """In logits. A lone unit never loses more than 2: rows with one bad sentence among many good ones
 are rare in the data, and must count all the same."""
 
+CLOSINGS: Final = tuple(product((0.3, 0.5, 0.7), (0.0, 1.0, 2.0)))
+"""Weights of the closing read, and reserves in logits."""
+
+OF_ANSWERS: Final = ("misaligned_persona", "power_seeking", "deception", "sycophancy", "refusal")
+"""What an answer is as a whole. The others stand in the text itself: a closing read of it gained
+nothing on validation rows, and a stream must stop before it comes."""
+
 BY_SENTENCE: Final = ("bad_advice", "bias_stereotype", "harassment")
 """What classes mend by taking sentences out: units stand for themselves, so that it is the
-risky sentence that goes and not its neighbour."""
+risky sentence that goes and not its neighbour or the last one."""
 
 FOLDS: Final = 5
 FEWEST_LONG: Final = 40
 """Positive rows of several units below which a category gets the common pooling."""
 
 
-def unit_logits(classifier: Classifier, rows: Iterable[Row]) -> list[NDArray[np.float32]]:
-    """Return the logits of each row's units, each of shape (units, labels).
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the classifier says of one row's texts.
 
-    Labels of the other side than the text judged are NaN.
+    Attributes:
+        units: logits of its units, shape (units, labels); labels of the other side than the
+            text judged are NaN.
+        closing: of the whole response's end, shape (labels,), `None` where it has one unit.
     """
+
+    units: NDArray[np.float32]
+    closing: NDArray[np.float32] | None = None
+
+    def evidence(
+        self, index: int, pooling: Pooling, line: Callable[[float], float] | None = None
+    ) -> float:
+        """Return the row's pooled value of one label; NaN where the label was not judged.
+
+        Args:
+            index: of the label.
+            pooling: how units add up.
+            line: what makes evidence of a logit; by default logits are pooled as they are.
+        """
+        logits = self.units[:, index].astype(float)
+        # A row that was judged on both sides has the label in some of its texts only.
+        judged = logits[~np.isnan(logits)]
+        if not len(judged):
+            return float("nan")
+        closing = None if self.closing is None else float(self.closing[index])
+        if line is not None:
+            judged = np.array([line(float(logit)) for logit in judged])
+            closing = None if closing is None else line(closing)
+        missing = closing is None or np.isnan(closing)
+        return pooling.response(judged, None if missing else closing)
+
+
+def row_logits(classifier: Classifier, rows: Iterable[Row]) -> list[Scored]:
+    """Return the logits of each row's units, and of its closing read."""
     given = list(rows)
     with ThreadPoolExecutor(WORKERS) as pool:
         scored = pool.map(partial(_row_logits, classifier), given)
@@ -67,42 +109,55 @@ def unit_logits(classifier: Classifier, rows: Iterable[Row]) -> list[NDArray[np.
 
 
 def response_scores(
-    units: Sequence[NDArray[np.float32]], poolings: Mapping[str, Pooling]
+    scored: Sequence[Scored], poolings: Mapping[str, Pooling]
 ) -> NDArray[np.float64]:
-    """Return each row's highest pooled logit per label, shape (rows, labels)."""
+    """Return each row's pooled logit per label, shape (rows, labels)."""
     columns = [poolings.get(head, ALONE) for head in HEADS]
     return np.array(
-        [[score(row[:, i], pooling) for i, pooling in enumerate(columns)] for row in units]
+        [[row.evidence(i, pooling) for i, pooling in enumerate(columns)] for row in scored]
     )
 
 
-def score(logits: NDArray[np.float32], pooling: Pooling) -> float:
-    """Return the highest running value of one label; NaN where the label was not judged."""
-    if np.isnan(logits).any():
-        # A row that was judged on both sides has the label in some of its texts only.
-        logits = logits[~np.isnan(logits)]
-    return float(pooling.running(logits.astype(float)).max()) if len(logits) else float("nan")
-
-
-def fit(units: Sequence[NDArray[np.float32]], rows: Sequence[Row]) -> dict[str, Pooling]:
+def fit(scored: Sequence[Scored], rows: Sequence[Row]) -> dict[str, Pooling]:
     """Return the pooling of each head on the response's side."""
     heads = [n for n in HEADS if CATEGORIES[n].side == "response" and n not in BY_SENTENCE]
-    losses: dict[str, NDArray[np.float64]] = {}
-    for head in tqdm(heads, "pooling", unit="category"):
-        known = _known(head, units, rows)
-        if (known.truth & (known.counts > 1)).sum() >= FEWEST_LONG:
-            losses[head] = np.stack([_losses(known, pooling) for pooling in GRID])
-    common = _choice(np.concatenate(list(losses.values()), axis=1)) if losses else ALONE
-    found = {head: _choice(losses[head]) if head in losses else common for head in heads}
-    return found | dict.fromkeys(BY_SENTENCE, ALONE)
+    known = {head: _known(head, scored, rows) for head in heads}
+    units = _best(known, dict.fromkeys(heads, GRID))
+    closings = {head: _closings(head, units[head]) for head in heads}
+    return _best(known, closings) | dict.fromkeys(BY_SENTENCE, ALONE)
 
 
-def _choice(losses: NDArray[np.float64]) -> Pooling:
-    """Return the pooling of least loss; losses have the shape (poolings, folds)."""
+def _closings(head: str, pooling: Pooling) -> tuple[Pooling, ...]:
+    """Return a pooling without a closing read, and with each that the head may have."""
+    allowed = CLOSINGS if head in OF_ANSWERS else ()
+    return (pooling, *(replace(pooling, closing=c, reserve=r) for c, r in allowed))
+
+
+def _best(
+    known: Mapping[str, _Known], grids: Mapping[str, tuple[Pooling, ...]]
+) -> dict[str, Pooling]:
+    """Return each head's choice from its grid, whose first stands unless another is surely better.
+
+    A head with few long rows takes the place in the grid that is best over all the others.
+    """
+    losses = {
+        head: np.stack([_losses(rows, pooling) for pooling in grids[head]])
+        for head, rows in tqdm(known.items(), "pooling", unit="category")
+        if len(grids[head]) > 1 and (rows.truth & (rows.counts > 1)).sum() >= FEWEST_LONG
+    }
+    shared = _choice(np.concatenate(list(losses.values()), axis=1)) if losses else 0
+    return {
+        head: grid[_choice(losses[head]) if head in losses else shared if len(grid) > 1 else 0]
+        for head, grid in grids.items()
+    }
+
+
+def _choice(losses: NDArray[np.float64]) -> int:
+    """Return the place of the least loss; losses have the shape (poolings, folds)."""
     best = int(losses.mean(axis=1).argmin())
-    gain = losses[GRID.index(ALONE)] - losses[best]
+    gain = losses[0] - losses[best]
     sure = gain.mean() > gain.std() / np.sqrt(len(gain))
-    return GRID[best] if sure else ALONE
+    return best if sure else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,39 +166,48 @@ class _Known:
 
     Attributes:
         logits: of their units, shape (rows, longest); behind a row's last unit -inf.
+        closing: of their closing reads, shape (rows,); NaN where a row has none.
         counts: how many units each has, shape (rows,).
         truth: whether each is risky, shape (rows,).
         folds: which fold each belongs to, shape (rows,).
     """
 
     logits: NDArray[np.float64]
+    closing: NDArray[np.float64]
     counts: NDArray[np.int64]
     truth: NDArray[np.bool_]
     folds: NDArray[np.int64]
 
     def scores(self, pooling: Pooling) -> NDArray[np.float64]:
-        """Return each row's highest running value, shape (rows,)."""
+        """Return each row's pooled value, shape (rows,)."""
         there = np.isfinite(self.logits)
         running = pooling.running(np.where(there, self.logits, 0.0))
-        return np.asarray(np.where(there, running, -np.inf).max(axis=1))
+        highest = np.where(there, running, -np.inf).max(axis=1)
+        if not pooling.closing:
+            return np.asarray(highest)
+        closed = (1 - pooling.closing) * highest + pooling.closing * self.closing
+        whole = np.maximum(highest - pooling.reserve, closed)
+        return np.asarray(np.where(np.isnan(self.closing), highest, whole))
 
 
-def _known(head: str, units: Sequence[NDArray[np.float32]], rows: Sequence[Row]) -> _Known:
+def _known(head: str, scored: Sequence[Scored], rows: Sequence[Row]) -> _Known:
     index = HEADS.index(head)
-    found, truth, folds = [], [], []
-    for logits, row in zip(units, rows, strict=True):
+    found, truth, folds, closing = [], [], [], []
+    for given, row in zip(scored, rows, strict=True):
         label = row.labels.get(head)
-        judged = logits[~np.isnan(logits[:, index]), index]
+        judged = given.units[~np.isnan(given.units[:, index]), index]
         # A label in between says neither.
         if label is not None and len(judged) and not 0.3 < label < 0.7:
             found.append(judged)
             truth.append(label >= 0.5)
             folds.append(int(row.question[-4:], 16) % FOLDS)
+            closing.append(np.nan if given.closing is None else given.closing[index])
     table = np.full((len(found), max(map(len, found), default=1)), -np.inf)
     for line, judged in zip(table, found, strict=True):
         line[: len(judged)] = judged
     counts = np.array([len(judged) for judged in found], np.int64)
-    return _Known(table, counts, np.array(truth, bool), np.array(folds, np.int64))
+    ends = np.array(closing, np.float64)
+    return _Known(table, ends, counts, np.array(truth, bool), np.array(folds, np.int64))
 
 
 def _losses(known: _Known, pooling: Pooling) -> NDArray[np.float64]:
@@ -163,14 +227,17 @@ def _losses(known: _Known, pooling: Pooling) -> NDArray[np.float64]:
     return np.array(out)
 
 
-def _row_logits(classifier: Classifier, row: Row) -> NDArray[np.float32]:
+def _row_logits(classifier: Classifier, row: Row) -> Scored:
+    passages = response_units(row.response, UNITS) if row.response.strip() else []
     out = [
         _sided(classifier.logits(row.prompt, unit.text, start=unit.start), "response")
-        for unit in (response_units(row.response, UNITS) if row.response.strip() else [])
+        for unit in passages
     ]
+    closing = classifier.closing(row.prompt, row.response[-CLOSING:]) if passages[1:] else None
     if row.prompt.strip() and any(CATEGORIES[head].side == "prompt" for head in row.labels):
         out.append(_sided(classifier.logits("", row.prompt, "prompt"), "prompt"))
-    return np.stack(out) if out else np.full((1, len(HEADS)), np.nan, np.float32)
+    units = np.stack(out) if out else np.full((1, len(HEADS)), np.nan, np.float32)
+    return Scored(units, None if closing is None else _sided(closing, "response"))
 
 
 def _sided(logits: NDArray[np.float32], side: str) -> NDArray[np.float32]:

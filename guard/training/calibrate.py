@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -146,7 +147,7 @@ def _fit(scores: NDArray[np.float64], truth: NDArray[np.bool_], pooling: Pooling
 
 def _scaled(pooling: Pooling, slope: float) -> dict[str, float]:
     """Return a pooling of logits as one of the evidence that `slope` makes of them."""
-    return {"own": pooling.own, "toll": slope * pooling.toll, "lone": slope * pooling.lone}
+    return asdict(pooling.scaled(slope))
 
 
 def _figures(

@@ -76,8 +76,8 @@ _VALIDATION: Final = (
 
 def digest(manifest: Mapping[str, Any]) -> str:
     """Return what names a model's scores: a digest of its graph and of what reads them."""
-    names = (_GRAPH, _CALIBRATION, "unfamiliar.npz")
-    parts = [manifest["files"].get(name, {}).get("sha256", "") for name in names]
+    names = (_GRAPH, f"{_GRAPH}.data", _CALIBRATION, "unfamiliar.npz")
+    parts = [manifest["files"][name]["sha256"] for name in names if name in manifest["files"]]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from guard.categories import CATEGORIES
-from guard.text.units import CONTEXT, units
+from guard.text.units import CLOSING, CONTEXT, units
 from guard.training.data import HEADS
 from guard.training.obfuscate import obfuscated
 from guard.training.sources import source
@@ -32,6 +33,8 @@ CONTEXT_SWAPPED: Final = 0.15
 OBFUSCATED: Final = 0.06
 UNITS_RISKY: Final = 3
 UNITS_FINE: Final = 2
+WHOLE_AS_UNITS: Final = 0.35
+"""How often an answer that is read as a whole is read in units too, so that both stay learnt."""
 
 _CALM_CHARACTERS: Final = 200
 
@@ -54,7 +57,7 @@ class Example:
     """Some windows of one row with the row's targets.
 
     Attributes:
-        windows: a window of each unit that was drawn, at least one.
+        windows: a window of each unit that was drawn, or the closing read's one, at least one.
         targets: label per head in [0, 1], shape (heads,); anything where masked.
         mask: weight of each head in the loss, 0 where the label is unknown, shape (heads,).
     """
@@ -79,8 +82,18 @@ def calm_texts(rows: Iterable[Row]) -> list[str]:
     return [response for response in benign if len(response) >= _CALM_CHARACTERS]
 
 
+def several_units(response: str) -> bool:
+    """Return whether a response is judged in more than one unit, so that it has a closing read."""
+    return next(islice(units(response), 1, None), None) is not None
+
+
 def examples(
-    rows: Iterable[Row], encoder: Encoder, rng: random.Random, calm: Sequence[str] = ()
+    rows: Iterable[Row],
+    encoder: Encoder,
+    rng: random.Random,
+    calm: Sequence[str] = (),
+    *,
+    whole: bool = False,
 ) -> Iterator[Example]:
     """Yield an augmented example per side that a row has labels for.
 
@@ -90,10 +103,15 @@ def examples(
         rng: of what is drawn and changed.
         calm: benign answers, one of which stands before a unit instead of its own context at
             times: what is judged is the unit.
+        whole: whether answers of several units are read as a whole, and in units at times.
     """
     for row in rows:
         if row.response.strip():
-            yield from _response_examples(row, encoder, rng, calm)
+            closing = whole and several_units(row.response)
+            if closing:
+                yield from _closing_examples(row, encoder, rng)
+            if not closing or rng.random() < WHOLE_AS_UNITS:
+                yield from _response_examples(row, encoder, rng, calm)
         if row.prompt.strip() and any(head in row.labels for head in _PROMPT_SIDE):
             window = rng.choice(encoder.encode("", _augmented(row.prompt, rng), "prompt"))
             yield Example((window,), *_targets(row, "prompt"))
@@ -103,18 +121,34 @@ def _response_examples(
     row: Row, encoder: Encoder, rng: random.Random, calm: Sequence[str]
 ) -> Iterator[Example]:
     found = response_units(_augmented(_response(row, rng), rng))
-    if not found or not any(CATEGORIES[head].side == "response" for head in row.labels):
+    if not found or not _about_responses(row):
         return
     risky = any(value >= 0.5 for value in row.labels.values())
     count = min(len(found), UNITS_RISKY if risky else UNITS_FINE)
-    # In some of the project's own pairs the prompt alone tells the sides apart.
-    dropped = not row.file.startswith("own_") and rng.random() < PROMPT_DROPPED
-    prompt = "" if dropped else row.prompt
+    prompt = _prompt(row, rng)
     windows = tuple(
         _window(prompt, _swapped(found[i], calm, rng), encoder, rng)
         for i in _drawn(len(found), count, rng)
     )
     yield Example(windows, *_targets(row, "response"))
+
+
+def _closing_examples(row: Row, encoder: Encoder, rng: random.Random) -> Iterator[Example]:
+    text = _augmented(_response(row, rng), rng)[-CLOSING:]
+    window = encoder.encode_closing(_prompt(row, rng), text)
+    if window is not None and _about_responses(row):
+        yield Example((window,), *_targets(row, "response"))
+
+
+def _about_responses(row: Row) -> bool:
+    return any(CATEGORIES[head].side == "response" for head in row.labels)
+
+
+def _prompt(row: Row, rng: random.Random) -> str:
+    """Return the prompt, or nothing at times."""
+    # In some of the project's own pairs the prompt alone tells the sides apart.
+    dropped = not row.file.startswith("own_") and rng.random() < PROMPT_DROPPED
+    return "" if dropped else row.prompt
 
 
 def _drawn(units: int, count: int, rng: random.Random) -> list[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx
 import torch
-from onnx import helper, numpy_helper
+from onnx import external_data_helper, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from tqdm import tqdm
 
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 GRAPH: Final = "onnx/model_quantized.onnx"
+
+DATA: Final = "model_quantized.onnx.data"
+
+_MAPPED: Final = 5_000_000
+"""Bytes from which a tensor has a place in a file of its own: the word embeddings alone."""
 
 OTHER_FILES: Final = 1_400_000
 """Bytes kept for what lies beside the graph: tokenizer, samples, card, manifest."""
@@ -90,7 +95,7 @@ def export(
 
 
 def quantise(plain: Path, target: Path, windows: Sequence[Window]) -> Exported:
-    """Write the best quantised form of a float graph to `target`.
+    """Write the best quantised form of a float graph to `target`, its embeddings beside it.
 
     Raises:
         ValueError: none fits the size limit.
@@ -111,8 +116,28 @@ def quantise(plain: Path, target: Path, windows: Sequence[Window]) -> Exported:
         if not fitting:
             raise ValueError(f"no quantised graph fits {SIZE_LIMIT:,} bytes")
         taken = min(fitting, key=lambda name: tried[name]["mean"])
-        shutil.copyfile(Path(folder) / f"{taken}.onnx", target)
+        _store(Path(folder) / f"{taken}.onnx", target)
     return Exported({"taken": taken, "tried": tried}, exact, rough[taken])
+
+
+def _store(graph: Path, target: Path) -> None:
+    """Save a graph with its word embeddings in a file of their own.
+
+    The runtime maps that file instead of reading it: any text touches few of the rows, and the
+    others take no memory.
+    """
+    model = onnx.load(graph)
+    data = target.with_name(DATA)
+    # `onnx` adds to a file that is there.
+    data.unlink(missing_ok=True)
+    external_data_helper.convert_model_to_external_data(
+        model, location=data.name, size_threshold=_MAPPED
+    )
+    onnx.save(model, target)
+    for path in (target, data):
+        if path.is_file():
+            # It is made for its owner alone, and a package is installed for everybody.
+            path.chmod(0o644)
 
 
 def _to_onnx(model: GuardModel, path: Path) -> None:
@@ -309,6 +334,7 @@ def _config(model: GuardModel) -> dict[str, Any]:
             "prompt_tokens": SIZES.prompt,
             "text_tokens": SIZES.text,
             "stride_tokens": SIZES.stride,
+            "closing_tokens": SIZES.closing,
             "context_characters": CONTEXT,
             "unit_characters": [UNIT_MINIMUM, UNIT_MAXIMUM],
         },

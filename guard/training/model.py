@@ -14,8 +14,8 @@ from transformers import BertModel
 
 from guard.encoding import Sizes
 
-SIZES: Final = Sizes(prompt=48, text=64, stride=48)
-"""How text is cut: windows of 128 tokens rank no better (`docs/model.md`) and cost more."""
+SIZES: Final = Sizes(prompt=48, text=64, stride=48, closing=192)
+"""How text is cut: units in short windows, and the whole answer's end in one long one."""
 
 
 def base_directory() -> Path:

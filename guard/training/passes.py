@@ -118,7 +118,12 @@ def joined(parts: Sequence[Bags]) -> Bags:
 
 
 def encoded(
-    passes: Sequence[Sequence[Row]], encoder: Encoder, seed: int, workers: int = 0
+    passes: Sequence[Sequence[Row]],
+    encoder: Encoder,
+    seed: int,
+    workers: int = 0,
+    *,
+    whole: bool = False,
 ) -> Generator[Bags]:
     """Yield each pass; while one is used, the next is made.
 
@@ -127,11 +132,14 @@ def encoded(
         encoder: of the model.
         seed: of what is drawn.
         workers: processes beside this one; 0 to do it here.
+        whole: whether answers of several units are read as a whole.
 
     Raises:
         ValueError: none of a pass's rows has text that one of its labels is about.
     """
-    chunks = [list(_chunks(rows, f"{seed}:{number}")) for number, rows in enumerate(passes)]
+    chunks = [
+        list(_chunks(rows, f"{seed}:{number}", whole=whole)) for number, rows in enumerate(passes)
+    ]
     if not workers:
         yield from (_whole(_packed(chunk, encoder) for chunk in of_pass) for of_pass in chunks)
         return
@@ -155,23 +163,26 @@ class _Chunk:
         rows: these.
         calm: benign answers that may stand before a unit.
         seed: of what is drawn.
+        whole: whether answers of several units are read as a whole.
     """
 
     rows: Sequence[Row]
     calm: Sequence[str]
     seed: str
+    whole: bool
 
 
-def _chunks(rows: Sequence[Row], seed: str) -> Iterator[_Chunk]:
+def _chunks(rows: Sequence[Row], seed: str, *, whole: bool) -> Iterator[_Chunk]:
     calm = calm_texts(rows)
     for at in range(0, len(rows), CHUNK):
         rng = random.Random(f"{seed}:{at}")
         some = rng.sample(calm, min(CALM, len(calm)))
-        yield _Chunk(rows[at : at + CHUNK], some, f"{seed}:{at}:rows")
+        yield _Chunk(rows[at : at + CHUNK], some, f"{seed}:{at}:rows", whole)
 
 
 def _packed(chunk: _Chunk, encoder: Encoder) -> Bags | None:
-    found = [*examples(chunk.rows, encoder, random.Random(chunk.seed), chunk.calm)]
+    rng = random.Random(chunk.seed)
+    found = [*examples(chunk.rows, encoder, rng, chunk.calm, whole=chunk.whole)]
     return pack(found) if found else None
 
 

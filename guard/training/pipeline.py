@@ -151,10 +151,10 @@ def finish(  # noqa: PLR0913, PLR0917  # all that a model is made of
     given = parity.windows(rows, encoder(), windows)
     exported = export(model, out, given, places.work / FLOAT)
     classifier = Classifier(out, verify=False)
-    units = aggregate.unit_logits(classifier, rows)
+    scored = aggregate.row_logits(classifier, rows)
     seen = pooled_only(split)
-    poolings = aggregate.fit([*units, *aggregate.unit_logits(classifier, seen)], [*rows, *seen])
-    calibration = calibrate(aggregate.response_scores(units, poolings), rows, poolings)
+    poolings = aggregate.fit([*scored, *aggregate.row_logits(classifier, seen)], [*rows, *seen])
+    calibration = calibrate(aggregate.response_scores(scored, poolings), rows, poolings)
     (out / "calibration.json").write_text(json.dumps(calibration, indent=1) + "\n", "utf-8")
     report = exported.report | {
         "windows": len(given),

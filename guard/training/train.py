@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from guard.errors import did_you_mean
 from guard.training.balance import balanced
 from guard.training.data import HEADS
+from guard.training.examples import several_units
 from guard.training.model import GuardModel
 from guard.training.passes import encoded
 from guard.training.rehearse import rehearse
@@ -47,6 +49,9 @@ _BUCKET: Final = 50
 
 CHECKPOINT: Final = "checkpoint.pt"
 _CHECKPOINT_SECONDS: Final = 300.0
+
+SHORT: Final = 4
+"""Of rows of one unit so many times fewer are read where whole answers are learnt."""
 
 _SHOWN: Final = 20
 """Steps between two looks at the loss."""
@@ -75,6 +80,9 @@ class Config:
         rehearse: 1 to train as the quantised graph will compute.
         balance: 1 to weigh rows so that length alone tells no label (`guard.training.balance`).
         heads: categories to train alone, comma-separated; empty for all.
+        whole: above 0, answers of several units are read as a whole, as the closing read does, at
+            most so many of a file that is not the project's own, and of the other rows a quarter
+            as many.
         device: `cpu`, `cuda`, or `auto` for the latter where there is one.
     """
 
@@ -96,6 +104,7 @@ class Config:
     rehearse: int = 0
     balance: int = 0
     heads: str = ""
+    whole: int = 0
     device: str = "auto"
 
     @property
@@ -141,7 +150,8 @@ def train(
     checkpoint = out.parent / CHECKPOINT
     identity = {"config": asdict(config), "rows": _digest(passes, encoder, start)}
     run.resume(checkpoint, identity)
-    history = run.fit(encoded(passes, encoder, config.seed, config.workers), checkpoint, identity)
+    data = encoded(passes, encoder, config.seed, config.workers, whole=config.whole > 0)
+    history = run.fit(data, checkpoint, identity)
     weights = {name: value.cpu() for name, value in run.averaged.items()}
     torch.save(weights, out)
     trained = GuardModel(len(HEADS))
@@ -164,7 +174,21 @@ def _ordered(split: Split, config: Config, number: int) -> list[Row]:
     rows = [row for row in split.passes[number % len(split.passes)] if heads & row.labels.keys()]
     rows = balanced(rows) if config.balance else rows
     random.Random(f"{config.seed}:{number}").shuffle(rows)
+    rows = _long(rows, config.whole) if config.whole else rows
     return rows[: config.rows]
+
+
+def _long(rows: list[Row], most: int) -> list[Row]:
+    """Return at most so many rows of a file that have several units, and fewer of the others."""
+    taken: Counter[tuple[str, bool]] = Counter()
+    found = []
+    for row in rows:
+        several = several_units(row.response)
+        taken[row.file, several] += 1
+        own = several and row.file.startswith("own_")
+        if own or taken[row.file, several] <= (most if several else most // SHORT):
+            found.append(row)
+    return found
 
 
 def _digest(passes: list[list[Row]], encoder: Encoder, start: Path | None) -> str:

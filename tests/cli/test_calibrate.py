@@ -109,9 +109,9 @@ class TestNewModel:
 
     def test_the_bundled_model_is_untouched(self, made: tuple[Path, dict[str, Any], Path]) -> None:
         """Files are copies, not links."""
-        graph = "onnx/model_quantized.onnx"
-        assert not (made[0] / graph).is_symlink()
-        assert (made[0] / graph).stat().st_ino != (BUNDLED_MODEL / graph).stat().st_ino
+        for graph in ("onnx/model_quantized.onnx", "onnx/model_quantized.onnx.data"):
+            assert not (made[0] / graph).is_symlink()
+            assert (made[0] / graph).stat().st_ino != (BUNDLED_MODEL / graph).stat().st_ino
         assert verify_hashes(BUNDLED_MODEL) == []
 
 

@@ -109,9 +109,9 @@ class TestDetail:
         shown = table(run("public"))
         own = load_class("public")
         assert set(shown) == set(own.limits)
-        # Odds of 1 : 49 must become 92 : 908 to flag, and 17 : 83 to act.
-        assert shown["harmful_compliance"] == ["0.02", "0.092", "5", "0.17", "10", "block"]
-        assert shown["insecure_code"] == ["0.02", "0.27", "18", "-", "-", "-"]
+        # Odds of 1 : 49 must become 20 : 80 to flag, and 45 : 55 to act.
+        assert shown["harmful_compliance"] == ["0.02", "0.2", "12", "0.45", "40", "block"]
+        assert shown["insecure_code"] == ["0.02", "0.65", "91", "-", "-", "-"]
 
     def test_limits_at_the_edges(self, two: Path) -> None:
         """A limit of 0 needs no evidence, and no evidence reaches 1."""
@@ -146,16 +146,16 @@ class TestJson:
         found: list[dict[str, Any]] = json.loads(run("--json").stdout)
         assert [item["name"] for item in found] == [item.name for item in builtin_classes()]
         first = found[2]["categories"][0]
-        assert first | {"flag_ratio": 5, "act_ratio": 10} == {
+        assert first | {"flag_ratio": 12, "act_ratio": 40} == {
             "category": "harmful_compliance",
             "prior": 0.02,
-            "flag": 0.092,
-            "flag_ratio": 5,
-            "act": 0.17,
-            "act_ratio": 10,
+            "flag": 0.2,
+            "flag_ratio": 12,
+            "act": 0.45,
+            "act_ratio": 40,
             "remedy": "block",
         }
-        assert first["flag_ratio"] == pytest.approx(49 * 92 / 908)
+        assert first["flag_ratio"] == pytest.approx(49 * 20 / 80)
         assert found[2]["messages"]["en"]["blocked"]
 
     def test_one_class_is_a_list_too(self, two: Path) -> None:

@@ -13,7 +13,7 @@ import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx
@@ -33,6 +33,7 @@ from guard.detectors.model_directory import (
     Calibration,
     verify_hashes,
 )
+from guard.detectors.pooling import CLOSING
 from guard.errors import ModelError
 from guard.loading import BUNDLED_MODEL
 
@@ -263,6 +264,23 @@ class TestBundled:
         assert classifier.categories == ("jailbreak", "unfamiliar")
         assert [f.category for f in classifier(Passage(BENIGN))] == ["unfamiliar"]
 
+    def test_behind_the_last_unit_it_reads_the_whole(self, bundled: Classifier) -> None:
+        """The closing read adds a finding over the unit for each category that wants one."""
+        text = BENIGN * 3
+        start = 2 * len(BENIGN)
+        alone = bundled(Passage(text, start))
+        findings = bundled(Passage(text, start, closing=text))
+        assert findings[: len(alone)] == alone
+        added = findings[len(alone) :]
+        wanted = [h for h in bundled._heads if h.pooling.closing]
+        assert [f.category for f in added] == [head.category for head in wanted]
+        assert {(f.label, f.start, f.end) for f in added} == {(CLOSING, start, len(text))}
+        logits = bundled.closing("", text)
+        assert logits is not None
+        assert [f.evidence for f in added] == [
+            head.calibration.evidence(float(logits[head.index])) for head in wanted
+        ]
+
     def test_what_comes_later_is_not_read(self, bundled: Classifier) -> None:
         """The look-ahead is for other detectors."""
         end = len(BENIGN)
@@ -310,6 +328,34 @@ class TestBundled:
 
 class TestOwnModel:
     """An exported classifier of one's own."""
+
+    CLOSED: ClassVar = {"slope": 1.0, "intercept": 0.0, "maximum": 9.0, "pooling": {"closing": 0.5}}
+
+    def test_a_closing_read(self, build: Build) -> None:
+        """A model that says so reads a whole answer's end, for the labels that weigh it."""
+        calibration = {"labels": {"harassment": self.CLOSED}}
+        sizes = {"input": "text", "text_tokens": 8, "stride_tokens": 8, "closing_tokens": 3}
+        classifier = own(build(calibration=calibration, clearance=sizes))
+        found = classifier(Passage("kind boat", closing="rude rude rude vile kind boat"))
+        assert [(f.category, f.label) for f in found] == [
+            *((name, "") for name in THREE),
+            ("harassment", CLOSING),
+        ]
+        # The last three tokens.
+        assert found[-1].evidence == 1.0 - 2.0
+
+    def test_a_closing_read_that_the_model_cannot_make(self, build: Build) -> None:
+        """What the calibration counts on must be there."""
+        path = build(calibration={"labels": {"harassment": self.CLOSED}})
+        (problem,) = problems(path, verify=False)
+        assert problem.startswith("`M/config.json` `clearance.closing_tokens` must be above 0: ")
+
+    def test_sizes_for_a_closing_read(self, build: Build) -> None:
+        """It may be left out, and must not be below 0."""
+        path = build(clearance={"closing_tokens": -1})
+        assert problems(path, verify=False) == [
+            "`M/config.json` `clearance.closing_tokens` must be a whole number 0 or more"
+        ]
 
     def test_independent_labels(self, build: Build) -> None:
         """With `multi_label_classification` a label's logit is its evidence."""
@@ -643,12 +689,13 @@ class TestProblems:
     @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "calibration.json"])
     @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
     def test_what_is_no_json(self, build: Build, name: str, content: bytes) -> None:
-        """A file that JSON cannot read is named."""
+        """A file that JSON, or the tokenizer, cannot read is named."""
         path = build()
         (path / name).write_bytes(content)
-        assert any(f"`M/{name}` is not JSON" in p for p in problems(path, verify=False))
+        says = "cannot be used" if name == "tokenizer.json" else "is not JSON"
+        assert any(f"`M/{name}` {says}" in p for p in problems(path, verify=False))
 
-    @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "calibration.json"])
+    @pytest.mark.parametrize("name", ["config.json", "calibration.json"])
     def test_what_is_no_object(self, build: Build, name: str) -> None:
         """JSON of another shape is named, too."""
         path = build()

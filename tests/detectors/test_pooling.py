@@ -10,15 +10,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.detectors.base import Finding
-from guard.detectors.pooling import ALONE, Pool, Pooling
+from guard.detectors.pooling import ALONE, CLOSING, Pool, Pooling
 
 EVIDENCE = st.lists(st.floats(-8, 8), min_size=1, max_size=30)
 POOLINGS = st.builds(Pooling, st.floats(0.01, 1), st.floats(0, 2), st.floats(0, 4))
+CLOSED = st.builds(
+    Pooling,
+    st.floats(0.01, 1),
+    st.floats(0, 2),
+    st.floats(0, 4),
+    st.floats(0.01, 1),
+    st.floats(0, 3),
+)
 
 
-def finding(evidence: float, detector: str = "model", category: str = "violence") -> Finding:
+def finding(
+    evidence: float, detector: str = "model", category: str = "violence", label: str = ""
+) -> Finding:
     """Return a finding over a unit."""
-    return Finding(category, evidence, 0, 1, detector, "1", localised=False)
+    return Finding(category, evidence, 0, 1, detector, "1", label, localised=False)
+
+
+def whole(evidence: list[float], closing: float, pooling: Pooling) -> float:
+    """Return what a pool makes of a response of several units with its closing read."""
+    pool = Pool({"model": {"violence": pooling}})
+    found: list[Finding] = []
+    for value in evidence[:-1]:
+        found += pool.pooled([finding(value)])
+        pool = pool.after([finding(value)])
+    found += pool.pooled([finding(evidence[-1]), finding(closing, label=CLOSING)], last=True)
+    return max(item.evidence for item in found)
 
 
 def run(evidence: list[float], pooling: Pooling) -> list[float]:
@@ -87,6 +108,65 @@ class TestPooling:
         """Parameters out of their range are an error."""
         with pytest.raises(ValueError, match="must be"):
             Pooling(own, toll, lone)
+
+
+class TestClosing:
+    """What is read once more as a whole."""
+
+    @given(st.lists(st.floats(-8, 8), min_size=2, max_size=30), st.floats(-8, 8), CLOSED)
+    def test_unit_by_unit_is_the_same_as_at_once(
+        self, evidence: list[float], closing: float, pooling: Pooling
+    ) -> None:
+        """What the guard does in a stream is what training did on the whole."""
+        expected = pooling.response(np.array(evidence), closing)
+        assert whole(evidence, closing, pooling) == pytest.approx(expected, abs=1e-9)
+
+    @given(st.lists(st.floats(-8, 8), min_size=2, max_size=30), st.floats(-8, 8), CLOSED, st.data())
+    def test_never_falls_where_evidence_rises(
+        self, evidence: list[float], closing: float, pooling: Pooling, data: st.DataObject
+    ) -> None:
+        """More evidence in any unit or in the whole never makes the response's lower."""
+        at = data.draw(st.integers(0, len(evidence)))
+        more = [*evidence, closing]
+        more[at] += data.draw(st.floats(0, 8))
+        before, after = whole(evidence, closing, pooling), whole(more[:-1], more[-1], pooling)
+        assert after >= before - 1e-9
+
+    @given(st.lists(st.floats(-8, 8), min_size=2, max_size=9), CLOSED)
+    def test_scaling_scales_everything(self, evidence: list[float], pooling: Pooling) -> None:
+        """As a refitted line does with evidence."""
+        doubled = pooling.scaled(2.0).response(2 * np.array(evidence), 2 * evidence[0])
+        expected = 2 * pooling.response(np.array(evidence), evidence[0])
+        assert doubled == pytest.approx(expected, abs=1e-9)
+
+    def test_takes_nothing_off_the_only_unit(self) -> None:
+        """No closing read will come that could make up for it."""
+        pool = Pool({"model": {"violence": Pooling(closing=0.5, reserve=2.0)}})
+        assert pool.pooled([finding(3.0)], last=True)[0].evidence == 3.0
+        assert pool.pooled([finding(3.0)])[0].evidence == 1.0
+
+    def test_gives_back_what_no_read_makes_up_for(self) -> None:
+        """Where a text ends without a closing read, what was taken off its units counts again."""
+        pool = Pool({"model": {"violence": Pooling(closing=0.5, reserve=2.0)}})
+        pool = pool.after([finding(3.0)])
+        assert pool.pooled([finding(-3.0)], last=True)[0].evidence == 3.0
+        assert pool.pooled([finding(-3.0)])[0].evidence == -5.0
+
+    def test_without_a_read_the_units_decide(self) -> None:
+        """A detector that gives none is pooled as before."""
+        assert Pooling(0.5, closing=0.5).response(np.array([2.0, 1.0])) == 2.0
+
+    def test_certain_units_stay_certain(self) -> None:
+        """Infinite evidence has no mean with anything."""
+        pool = Pool({"model": {"violence": Pooling(closing=0.5)}})
+        found = pool.pooled([finding(math.inf), finding(2.0, label=CLOSING)])
+        assert [item.evidence for item in found] == [math.inf, 2.0]
+
+    @pytest.mark.parametrize(("closing", "reserve"), [(1.1, 0), (-0.1, 0), (0, 1), (0.5, -1)])
+    def test_refuses_what_would_not_be_made_up_for(self, closing: float, reserve: float) -> None:
+        """A reserve needs a closing read."""
+        with pytest.raises(ValueError, match="must be"):
+            Pooling(closing=closing, reserve=reserve)
 
 
 class TestPool:

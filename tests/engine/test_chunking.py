@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from guard.detectors.base import Finding
-from guard.detectors.pooling import Pooling
+from guard.detectors.pooling import CLOSING, Pooling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -282,18 +282,29 @@ class Witness:
 
 
 class Wavering:
-    """A detector whose evidence differs from unit to unit and adds up."""
+    """A detector whose evidence differs from unit to unit and adds up, whole texts included."""
 
     name = "wavering"
     version = "1"
     categories = ("wavering",)
-    pooling: ClassVar = {"wavering": Pooling(own=0.6, toll=0.3)}
+    pooling: ClassVar = {"wavering": Pooling(own=0.6, toll=0.3, closing=0.5, reserve=1.0)}
 
     def __call__(self, passage: Passage) -> list[Finding]:
-        """Find more or less, by the unit's length."""
-        evidence = float(len(passage.unit) % 17 - 8)
-        found = Finding("wavering", evidence, passage.start, passage.end, "wavering", "1")
-        return [found] if passage.unit.strip() else []
+        """Find more or less, by the length of the unit and of the text that it ends."""
+        texts = {"": passage.unit, CLOSING: passage.closing}
+        return [
+            Finding(
+                "wavering",
+                float(len(text) % 17 - 8),
+                passage.start,
+                passage.end,
+                "wavering",
+                "1",
+                label,
+            )
+            for label, text in texts.items()
+            if text.strip()
+        ]
 
 
 class Moody:

@@ -9,11 +9,12 @@ import pytest
 
 from guard.assess import Failure
 from guard.detectors.base import Finding
+from guard.detectors.pooling import CLOSING as CLOSING_LABEL
 from guard.exchange import Channel, Choice, Exchange, Message, ToolCall
 from guard.journal.store import Journal
 from guard.session import CONTENT, Session
 from guard.steps import Ask, Deployment, Judge, Keep, Outcome, Release
-from guard.text.units import CONTEXT, LOOKAHEAD, units
+from guard.text.units import CLOSING, CONTEXT, LOOKAHEAD, units
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -141,6 +142,73 @@ class TestPassages:
         assert last.start > 0
         assert last.text[: last.start] == delivered[: -len(last.unit)][-CONTEXT:]
         assert "redact!" not in last.text[: last.start]
+
+    def test_the_last_of_several_units_comes_with_the_whole(
+        self, new_session: Callable[..., Session]
+    ) -> None:
+        """So that a text can be read once more; the only unit of a text is the whole already."""
+        hand = Hand()
+        text = FINE * 40
+        hand.drive(new_session(text).whole())
+        *before, last = hand.passages
+        assert len(before) > 2
+        assert {passage.closing for passage in before} == {""}
+        assert last.closing == text[-CLOSING:]
+        alone = Hand()
+        alone.drive(new_session(FINE).whole())
+        assert [passage.closing for passage in alone.passages] == [""]
+
+    def test_a_redaction_that_uses_up_the_last_unit_is_judged_with_the_whole(
+        self, new_session: Callable[..., Session]
+    ) -> None:
+        """The whole is read once more all the same: nothing follows that could be read with it."""
+
+        def judge(passage: Passage) -> Outcome:
+            at = passage.text.find("redact!")
+            if not passage.start <= at < passage.end:
+                return NOTHING
+            span = Finding("to_redact", 9.0, at, len(passage.text), "by hand", "1")
+            return Outcome((span,), {"by hand": "ok"})
+
+        hand = Hand(judge)
+        text = FINE * 8 + "It said redact! and then, for a while, no more. " + "Tail."
+        *_, (start, end) = units(text)
+        assert text.index("redact!") < start
+        assert text[start:end] == "Tail."
+        hand.drive(new_session(text).whole())
+        assert hand.passages[-1].closing.endswith("It said [removed: to redact]")
+
+    def test_what_a_whole_text_is_is_not_mended_in_its_last_unit(
+        self, new_session: Callable[..., Session]
+    ) -> None:
+        """A local remedy would leave the rest as it is: the text is replaced."""
+
+        def judge(passage: Passage) -> Outcome:
+            if not passage.closing:
+                return NOTHING
+            given = Finding(
+                "to_excise", 9.0, passage.start, passage.end, "by hand", "1", label=CLOSING_LABEL
+            )
+            return Outcome((given,), {"by hand": "ok"})
+
+        session = new_session(FINE * 9)
+        Hand(judge).drive(session.whole())
+        assert session.verdict().text == "[replaced]"
+
+    def test_sentences_are_taken_out_without_reading_the_whole_again(
+        self, new_session: Callable[..., Session]
+    ) -> None:
+        """Of a last unit with many sentences every one may be tried."""
+        hand = Hand()
+        hand.drive(new_session(FINE * 9 + "Do excise! that. Do excise! that. Fine.").whole())
+        assert sum(bool(passage.closing) for passage in hand.passages) == 1
+
+    def test_the_whole_is_what_was_delivered(self, new_session: Callable[..., Session]) -> None:
+        """What was taken out of a text is no part of what is read once more."""
+        hand = Hand()
+        hand.drive(new_session(FINE * 3 + "It said redact! then. " + FINE * 6).whole())
+        assert hand.passages[-1].closing
+        assert "redact!" not in hand.passages[-1].closing
 
     def test_every_channel_of_every_choice(self, new_session: Callable[..., Session]) -> None:
         """Reasoning, content, refusal and tool-call arguments of all choices are judged."""

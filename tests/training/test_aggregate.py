@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 
@@ -11,20 +9,19 @@ pytest.importorskip("tqdm", reason="training needs the extra `train`")
 
 from guard.detectors.pooling import ALONE, Pooling
 from guard.training import aggregate
+from guard.training.aggregate import Scored
 from guard.training.data import HEADS, Row
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 HEAD = "violence"
 INDEX = HEADS.index(HEAD)
 
 
-def units(*logits: float, index: int = INDEX) -> NDArray[np.float32]:
-    """Return the logits of a row's units, of one head alone."""
+def units(*logits: float, index: int = INDEX, closing: float | None = None) -> Scored:
+    """Return the logits of a row's units and of its closing read, of one head alone."""
     table = np.full((len(logits), len(HEADS)), np.nan, np.float32)
     table[:, index] = logits
-    return table
+    end = None if closing is None else np.full(len(HEADS), closing, np.float32)
+    return Scored(table, end)
 
 
 def row(number: int, label: float, head: str = HEAD) -> Row:
@@ -32,7 +29,7 @@ def row(number: int, label: float, head: str = HEAD) -> Row:
     return Row(f"question {number}", "an answer", {head: label}, "made_up", "CC0-1.0", 1.0)
 
 
-def noisy(head: str = HEAD) -> tuple[list[NDArray[np.float32]], list[Row]]:
+def noisy(head: str = HEAD) -> tuple[list[Scored], list[Row]]:
     """Return rows whose units run high or low throughout, and are odd now and then."""
     rng = np.random.default_rng(3)
     given, rows = [], []
@@ -74,16 +71,70 @@ class TestFit:
         )
 
 
-class TestScore:
+class TestClosing:
+    """What the closing read counts."""
+
+    @staticmethod
+    def telling(head: str) -> tuple[list[Scored], list[Row]]:
+        """Return rows whose units say next to nothing, and whose closing read says it all."""
+        rng = np.random.default_rng(4)
+        given, rows = [], []
+        for number in range(400):
+            label = number % 2
+            ends = rng.normal(3.0 if label else -3.0, 1.0)
+            logits = rng.normal(0.2 * label, 2.0, 6)
+            given.append(units(*logits, index=HEADS.index(head), closing=float(ends)))
+            rows.append(row(number, label, head))
+        return given, rows
+
+    def test_counts_where_it_tells_more_than_units(self) -> None:
+        """Of a risk of answers the units may lose what the closing read makes up for."""
+        found = aggregate.fit(*self.telling("sycophancy"))["sycophancy"]
+        assert found.closing > 0
+        assert found.reserve > 0
+
+    def test_what_stands_in_the_text_is_found_in_its_units(self) -> None:
+        """A stream must stop there, before the answer has ended."""
+        found = aggregate.fit(*self.telling(HEAD))
+        assert found[HEAD].closing == 0
+        # A category without rows of its own takes what served the others of its kind.
+        several = aggregate.fit(*self.telling("sycophancy"))
+        assert several["power_seeking"].closing == several["sycophancy"].closing
+
+    def test_never_what_is_taken_out_by_sentence(self) -> None:
+        """The last sentence must not go for what the whole answer says."""
+        found = aggregate.fit(*self.telling("bad_advice"))
+        assert all(found[head] == ALONE for head in aggregate.BY_SENTENCE)
+
+    def test_rows_without_one_stay_as_they_were(self) -> None:
+        """Answers of one unit have no closing read, and nothing is taken off them."""
+        given = [units(4.0 if n % 2 else -4.0) for n in range(200)]
+        assert aggregate.fit(given, [row(n, n % 2) for n in range(200)])[HEAD].closing == 0
+
+
+class TestScored:
     """A response's score."""
 
     def test_is_the_highest_running_value(self) -> None:
         """As at runtime, unit by unit; units of the other side are left out."""
         pooling = Pooling(0.5, 0.3, 2.0)
-        logits = np.array([1.0, np.nan, -2.0, 3.0], np.float32)
         expected = pooling.running(np.array([1.0, -2.0, 3.0])).max()
-        assert aggregate.score(logits, pooling) == pytest.approx(expected)
-        assert np.isnan(aggregate.score(np.array([np.nan], np.float32), pooling))
+        given = units(1.0, float("nan"), -2.0, 3.0)
+        assert given.evidence(INDEX, pooling) == pytest.approx(expected)
+        assert np.isnan(units(float("nan")).evidence(INDEX, pooling))
+
+    def test_takes_in_the_closing_read(self) -> None:
+        """Mixed with the highest unit, or that unit less the reserve."""
+        pooling = Pooling(closing=0.5, reserve=1.0)
+        assert units(2.0, 1.0, closing=4.0).evidence(INDEX, pooling) == 3.0
+        assert units(2.0, 1.0, closing=-8.0).evidence(INDEX, pooling) == 1.0
+        assert units(2.0).evidence(INDEX, pooling) == 2.0
+
+    def test_pools_evidence_where_a_line_makes_it(self) -> None:
+        """Units and closing read alike."""
+        pooling = Pooling(closing=0.5)
+        found = units(2.0, 1.0, closing=4.0).evidence(INDEX, pooling, lambda logit: logit / 2 - 1)
+        assert found == pytest.approx(0.5)
 
     def test_scores_per_label(self) -> None:
         """Each label has the pooling that is its own, or none."""

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from guard.encoding import TEXT_TOKENS, Encoder
+from guard.encoding import TEXT_TOKENS, Encoder, Sizes
 from guard.loading import BUNDLED_MODEL
-from guard.text.units import CONTEXT, units
+from guard.text.units import CLOSING, CONTEXT, units
 from guard.training import examples as module
 from guard.training.data import HEADS, Row
 from guard.training.examples import UNITS_FINE, UNITS_RISKY, examples, response_units
@@ -93,6 +93,22 @@ class TestBags:
         assert min(drawn) > 0
         assert drawn[-1] > 120
         assert drawn[-1] > 2 * max(drawn[:-1])
+
+    def test_whole_answers_are_read_as_the_closing_read_does(self, encoder: Encoder) -> None:
+        """An answer of several units is one window, and its units at times; a short one as ever."""
+        wide = Encoder(encoder._tokenizer, sizes=Sizes(48, 64, 48, closing=100))
+        given = [*examples([row()] * 200, wide, random.Random(1), whole=True)]
+        expected = wide.encode_closing("Tell me.", LONG[-CLOSING:])
+        assert expected is not None
+        same = [e for e in given if e.windows[0].ids.tolist() == expected.ids.tolist()]
+        assert len(same) == 200
+        assert all(len(example.windows) == 1 for example in same)
+        assert 0.2 < len(given) / 200 - 1 < 0.5
+        short = row("Take the train.")
+        (one,), (other,) = (
+            [*examples([short], wide, random.Random(1), whole=each)] for each in (True, False)
+        )
+        assert one.windows[0].ids.tolist() == other.windows[0].ids.tolist()
 
     def test_windows_fit(self, encoder: Encoder) -> None:
         """No window is longer than the runtime's."""

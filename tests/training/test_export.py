@@ -53,6 +53,14 @@ def test_weights_become_a_sealed_model(folder: Path, weights: Path, tmp_path: Pa
     assert manifest["quantised"] == told
     assert sum(entry["bytes"] for entry in manifest["files"].values()) <= SIZE_LIMIT
 
+    data = "onnx/model_quantized.onnx.data"
+    assert data in manifest["files"]
+    assert (
+        manifest["files"][data]["bytes"]
+        > manifest["files"][data.removesuffix(".data")]["bytes"] / 2
+    )
+    assert (out / data).stat().st_mode & 0o444 == 0o444
+
     assert set(told["tried"]) == set(WAYS)
     taken = told["tried"][told["taken"]]
     assert taken["mean"] == min(tried["mean"] for tried in told["tried"].values())

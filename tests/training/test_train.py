@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train the small network, on rows that hold their examples already."""
     monkeypatch.setattr(module, "GuardModel", Small)
     monkeypatch.setattr(
-        module, "encoded", lambda passes, *_: (pack([r.example for r in rows]) for rows in passes)
+        module,
+        "encoded",
+        lambda passes, *_, **__: (pack([r.example for r in rows]) for rows in passes),
     )
     monkeypatch.setattr(module, "_has_bfloat16", lambda _: False)
 
@@ -106,6 +109,7 @@ class Ready:
     weight: float = 1.0
     labels: dict[str, float] = field(default_factory=dict)
     emphasis: dict[str, float] = field(default_factory=dict)
+    file: str = "toy"
 
 
 class Unread:
@@ -284,6 +288,21 @@ class TestRuns:
         moved = np.abs(weights["head.weight"] - whole["head.weight"]).max(axis=1) > 1e-4
         assert [head for head, there in zip(HEADS, moved, strict=True) if there] == ["violence"]
         assert history["rows"] == 20
+
+    def test_whole_answers_and_a_share_of_the_others(self) -> None:
+        """Of a file so many long rows at most, a quarter as many short ones; own long ones all."""
+        rows: Any = [
+            Ready(bags(1)[0], response=text, file=file)
+            for file in ("toy", "own_toy")
+            for text in ["A long sentence about the harbour. " * 12] * 9 + ["Short."] * 9
+        ]
+        taken = Counter((row.file, len(row.response) > 9) for row in module._long(rows, 8))
+        assert taken == {
+            ("toy", True): 8,
+            ("toy", False): 2,
+            ("own_toy", True): 9,
+            ("own_toy", False): 2,
+        }
 
     def test_a_head_that_is_none_is_named(self) -> None:
         """A misspelt category is an error that says which one is meant."""
