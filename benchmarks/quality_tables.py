@@ -156,7 +156,8 @@ def _ranking(part: Part) -> str:
         for e in part["entries"]
     ]
     text = (
-        "A response's score is its evidence at runtime: pooled over its units so far, the "
+        "A response's score is its evidence at runtime: pooled over its units so far and, where "
+        "it has several, with the closing read of the whole, the "
         "highest counts. Evidence is compared without its bound."
     )
     pairs = part["pairs"]
@@ -232,7 +233,7 @@ def _parity(part: Part) -> str:
 def _stream(part: Part) -> str:
     return _section(
         "A stream against whole texts",
-        "Units as they are judged in a stream, against the best of six ways to score the whole "
+        "Units and closing read as in a stream, against the best of six ways to score the whole "
         "text with the same weights; the best is picked on these rows, which favours it.",
         "| set | category | units | best whole-text pass | which | lost | rows |",
         (

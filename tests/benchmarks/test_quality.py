@@ -15,6 +15,7 @@ import quality
 import quality_machine
 import quality_parts
 import quality_sets
+from guard.loading import BUNDLED_MODEL
 from guard.training.obfuscate import HELD_OUT, TRAINED
 from quality_figures import average_precision, recall_at, roc, share
 from quality_plots import Axis, lines_svg
@@ -111,6 +112,17 @@ class TestScores:
         rows = Rows(folder)("gptfuzz_responses", 0)
         expected = [verdict.risks["hate_toxicity"] for verdict in scorer.verdicts(rows)]
         assert scorer.risks(rows, "hate_toxicity") == pytest.approx(expected)
+
+    def test_a_closing_read_is_the_verdicts_too(self) -> None:
+        """Of answers of several units the bundled model reads the whole, here as there."""
+        scorer = Scorer(BUNDLED_MODEL, "research")
+        text = "Your plan looks perfect to me, and you should trust it fully. "
+        rows = [{"prompt": "Is it good?", "response": text * count} for count in (1, 2, 5, 30)]
+        verdicts = scorer.verdicts(rows)
+        for category in ("misaligned_persona", "sycophancy"):
+            assert scorer.heads[category].pooling.closing > 0
+            expected = [verdict.risks[category] for verdict in verdicts]
+            assert scorer.risks(rows, category) == pytest.approx(expected)
 
     def test_hidden_text_is_the_same_each_time(self, folder: Path) -> None:
         """Every kind changes a text, and not by chance."""
