@@ -183,7 +183,9 @@ class Probe(_Model):
         if name not in (known := [*_answerable(), *own]):
             if name in CATEGORIES:
                 raise ValueError(f"`{name}` is nothing that an answer can be: use another category")
-            raise ValueError(f"unknown category `{name}`{did_you_mean(name, known)}")
+            # A message that UTF-8 cannot write would not get out of pydantic.
+            written = name.encode("utf-8", "backslashreplace").decode()
+            raise ValueError(f"unknown category `{written}`{did_you_mean(name, known)}")
         return name
 
     @field_validator("turns")

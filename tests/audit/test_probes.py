@@ -390,6 +390,11 @@ class TestYaml:
                 with suppress(ConfigurationError):
                     assert len(load(write(folder / name, json.dumps(written)))) > 0
 
+    def test_a_category_that_utf_8_cannot_write_is_refused(self, tmp_path: Path) -> None:
+        """JSON can hold half a character; the problem says so in signs that can be printed."""
+        text = json.dumps({"version": 1, "probes": [PROBE | {"category": "\ud800"}]})
+        assert "unknown category `\\ud800`" in problems(write(tmp_path / "own.yaml", text))[0]
+
     def test_own_categories_are_known_when_named(self, tmp_path: Path) -> None:
         """A category of one's own is accepted where the caller has it."""
         path = write(tmp_path / "own.yaml", SHEET.replace("deception", "competitor_pricing", 1))
