@@ -31,11 +31,12 @@ from guard.assess import live_risk
 from guard.categories import CATEGORIES
 from guard.detectors.classifier import Classifier
 from guard.detectors.model_directory import Head, read
+from guard.detectors.pooling import Scored
 from guard.loading import BUNDLED_MODEL
 from guard.policy import load_class
 from guard.text.units import CONTEXT
 from guard.text.units import units as cut
-from guard.training.aggregate import Scored, row_logits
+from guard.training.aggregate import row_logits
 from guard.training.data import HEADS, load
 
 if TYPE_CHECKING:

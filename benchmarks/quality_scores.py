@@ -21,11 +21,11 @@ from guard.detectors.classifier import Classifier
 from guard.detectors.fingerprints import FingerprintDetector
 from guard.detectors.model_directory import read
 from guard.detectors.personal import personal_data_detector
+from guard.detectors.pooling import Scored
 from guard.detectors.secrets import secret_detector
 from guard.loading import BUNDLED_MODEL
 from guard.policy import load_class
 from guard.text.units import CLOSING
-from guard.training.aggregate import Scored
 from guard.training.examples import response_units
 
 if TYPE_CHECKING:

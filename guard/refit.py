@@ -22,7 +22,7 @@ import shutil
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -44,7 +44,7 @@ from guard.calibration import (
 from guard.categories import CATEGORIES
 from guard.detectors.classifier import Classifier
 from guard.detectors.model_directory import read
-from guard.detectors.pooling import Pooling
+from guard.detectors.pooling import Pooling, Scored
 from guard.engine import Guard
 from guard.exchange import Exchange
 from guard.sealing import MANIFEST, seal
@@ -245,7 +245,7 @@ class _Fitting:
         self._experimental = experimental
 
     def change(
-        self, head: Head, entry: Mapping[str, Any] | None, logits: Sequence[Mapping[str, _Scored]]
+        self, head: Head, entry: Mapping[str, Any] | None, logits: Sequence[Mapping[str, Scored]]
     ) -> Change:
         side = CATEGORIES[head.category].side
         picked = [
@@ -352,22 +352,9 @@ class _Fitting:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """What the classifier says of one side of a row.
-
-    Attributes:
-        units: logits of its units, shape (units, labels).
-        closing: those of the whole text's end, shape (labels,), `None` where it is not read.
-    """
-
-    units: Floats
-    closing: Floats | None = None
-
-
-def _logits(classifier: Classifier, row: LabelledRow) -> dict[str, _Scored]:
+def _logits(classifier: Classifier, row: LabelledRow) -> dict[str, Scored]:
     """Return the logits of a row's texts by side, as the runtime reads them."""
-    found: dict[str, _Scored] = {}
+    found: dict[str, Scored] = {}
     texts = [
         (row.response[max(0, start - CONTEXT) : end], min(start, CONTEXT))
         for start, end in units(row.response)
@@ -377,18 +364,17 @@ def _logits(classifier: Classifier, row: LabelledRow) -> dict[str, _Scored]:
         scored = [classifier.logits(row.prompt, text, start=start) for text, start in texts]
         whole = classifier.closing(row.prompt, row.response[-CLOSING:]) if scored[1:] else None
         closing = None if whole is None else np.asarray(whole, np.float64)
-        found["response"] = _Scored(np.asarray(scored, np.float64), closing)
+        found["response"] = Scored(np.asarray(scored, np.float64), closing)
     if row.prompt.strip() and any(CATEGORIES[name].side == "prompt" for name in row.labels):
         logits = classifier.logits("", row.prompt, "prompt")
-        found["prompt"] = _Scored(np.asarray([logits], np.float64))
+        found["prompt"] = Scored(np.asarray([logits], np.float64))
     return found
 
 
-def _evidence(head: Head, found: _Scored) -> float:
+def _evidence(head: Head, found: Scored) -> float:
     """Return a response's evidence without its bound, which a fit must not see."""
-    line, at = head.calibration, head.index
-    closing = None if found.closing is None else line.slope * found.closing[at] + line.intercept
-    return head.pooling.response(line.slope * found.units[:, at] + line.intercept, closing)
+    line = replace(head.calibration, maximum=math.inf)
+    return found.evidence(head.index, head.pooling, line.evidence)
 
 
 def _bounded(evidence: Floats, maximum: float) -> Floats:

@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     import numpy as np
@@ -129,6 +129,40 @@ CLOSING: Final = "whole answer"
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """What a classifier says of a complete text, all at once; training and measuring ask so.
+
+    Attributes:
+        units: logits of its units, shape (units, labels); NaN where a unit was not judged for a
+            label.
+        closing: of the closing read, shape (labels,), NaN likewise; `None` where there is none.
+    """
+
+    units: NDArray[np.floating]
+    closing: NDArray[np.floating] | None = None
+
+    def evidence(
+        self, index: int, pooling: Pooling, line: Callable[[float], float] | None = None
+    ) -> float:
+        """Return the text's pooled value of one label; NaN where the label was not judged.
+
+        Args:
+            index: of the label.
+            pooling: how units add up.
+            line: what makes evidence of a logit; by default logits are pooled as they are.
+        """
+        import numpy as np  # noqa: PLC0415  # as above
+
+        said = [float(logit) for logit in self.units[:, index] if not math.isnan(logit)]
+        closing = math.nan if self.closing is None else float(self.closing[index])
+        if not said:
+            return math.nan
+        if line is not None:
+            said, closing = [line(logit) for logit in said], line(closing)
+        return pooling.response(np.array(said), None if math.isnan(closing) else closing)
+
+
+@dataclass(frozen=True, slots=True)
 class _Sum:
     total: float = 0.0
     count: int = 0
@@ -209,5 +243,5 @@ class Pool:
         value = pooling.value(finding.evidence, known.total, known.count)
         if pooling.reserve and last and key not in closed:
             # What was taken off the units before counts again.
-            return replace(finding, evidence=max(value, known.highest))
+            return replace(finding, evidence=known.highest)
         return replace(finding, evidence=value - pooling.reserve)

@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from guard import calibration
 from guard.categories import CATEGORIES
-from guard.detectors.pooling import ALONE, Pooling
+from guard.detectors.pooling import ALONE, Pooling, Scored
 from guard.text.units import CLOSING
 from guard.training.data import HEADS
 from guard.training.examples import response_units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,42 +62,6 @@ risky sentence that goes and not its neighbour or the last one."""
 FOLDS: Final = 5
 FEWEST_LONG: Final = 40
 """Positive rows of several units below which a category gets the common pooling."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What the classifier says of one row's texts.
-
-    Attributes:
-        units: logits of its units, shape (units, labels); labels of the other side than the
-            text judged are NaN.
-        closing: of the whole response's end, shape (labels,), `None` where it has one unit.
-    """
-
-    units: NDArray[np.float32]
-    closing: NDArray[np.float32] | None = None
-
-    def evidence(
-        self, index: int, pooling: Pooling, line: Callable[[float], float] | None = None
-    ) -> float:
-        """Return the row's pooled value of one label; NaN where the label was not judged.
-
-        Args:
-            index: of the label.
-            pooling: how units add up.
-            line: what makes evidence of a logit; by default logits are pooled as they are.
-        """
-        logits = self.units[:, index].astype(float)
-        # A row that was judged on both sides has the label in some of its texts only.
-        judged = logits[~np.isnan(logits)]
-        if not len(judged):
-            return float("nan")
-        closing = None if self.closing is None else float(self.closing[index])
-        if line is not None:
-            judged = np.array([line(float(logit)) for logit in judged])
-            closing = None if closing is None else line(closing)
-        missing = closing is None or np.isnan(closing)
-        return pooling.response(judged, None if missing else closing)
 
 
 def row_logits(classifier: Classifier, rows: Iterable[Row]) -> list[Scored]:

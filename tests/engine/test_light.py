@@ -44,6 +44,13 @@ class TestImport:
         assert {name.partition(".")[0] for name in new} <= {"guard", *sys.stdlib_module_names}
         assert len(new) < 40
 
+    def test_a_guard_that_writes_nothing_loads_nothing_to_write_with(self) -> None:
+        """Event loops and logs take memory that a plain check has no use for."""
+        text = "Water the basil from below. " * 12
+        found = loaded(f"import guard; guard.Guard.load('public', journal=None).check({text!r})")
+        assert "onnxruntime" in found
+        assert not found & {"asyncio", "structlog", "sqlalchemy"}
+
     @pytest.mark.parametrize(
         ("script", "allowed"),
         [

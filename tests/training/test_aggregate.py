@@ -7,9 +7,8 @@ import pytest
 
 pytest.importorskip("tqdm", reason="training needs the extra `train`")
 
-from guard.detectors.pooling import ALONE, Pooling
+from guard.detectors.pooling import ALONE, Pooling, Scored
 from guard.training import aggregate
-from guard.training.aggregate import Scored
 from guard.training.data import HEADS, Row
 
 HEAD = "violence"
@@ -129,6 +128,19 @@ class TestScored:
         assert units(2.0, 1.0, closing=4.0).evidence(INDEX, pooling) == 3.0
         assert units(2.0, 1.0, closing=-8.0).evidence(INDEX, pooling) == 1.0
         assert units(2.0).evidence(INDEX, pooling) == 2.0
+
+    @pytest.mark.parametrize("pooling", [Pooling(0.5, 0.4, 1.0), Pooling(0.7, 0.4, 1.0, 0.3, 2.0)])
+    def test_what_is_fitted_is_what_is_scored(self, pooling: Pooling) -> None:
+        """All rows at once, as the fit has them, give what each gives by itself."""
+        rng = np.random.default_rng(5)
+        lengths = [1, 2, 5, 9] * 5
+        ends = [None if n == 1 else float(rng.normal(0, 3)) for n in lengths]
+        given = [
+            units(*rng.normal(0, 3, n), closing=end) for n, end in zip(lengths, ends, strict=True)
+        ]
+        known = aggregate._known(HEAD, given, [row(n, n % 2) for n in range(len(given))])
+        expected = [each.evidence(INDEX, pooling) for each in given]
+        assert known.scores(pooling) == pytest.approx(expected)
 
     def test_pools_evidence_where_a_line_makes_it(self) -> None:
         """Units and closing read alike."""
