@@ -4,8 +4,8 @@ The base form undoes what hides text from a reader of bytes but not from a perso
 (Unicode Standard Annex #15), removal of characters that do not show (default-ignorable,
 tags, bidi controls), and look-alike letters of other scripts in words that mix scripts
 (Unicode Technical Standard #39, the single characters whose skeleton is one ASCII letter).
-`deobfuscate` also undoes common leet spelling and letters set apart, where the result reads
-as known words.
+`deobfuscate` also undoes common leet spelling, letters set apart and neighbouring letters
+swapped, where the result reads as known words.
 
 This module does not know what text means, which detector reads it, or how it was cut. It
 knows English words only; words written wholly in look-alikes of another script are left
@@ -77,7 +77,20 @@ _CLUSTER_LIMIT: Final = 32
 
 Unicode's stream-safe text format allows 30 marks (Unicode Standard Annex #15)."""
 
+_LEET_TOKEN: Final = re.compile(r"(?<![\w@$!.])(?=[A-Za-z]*[@$!\d])[\w@$!]{0,23}[\w@$](?![\w@$])")
+"""Any word with a digit or sign in it: what a text that is leet throughout is read from."""
+
+_SWAPPED: Final = re.compile(r"(?<![\w'@.$-])[A-Za-z]{4,18}(?![\w@$])")
+"""Words that may be misspelt: no parts of names, addresses or compounds."""
+
 _LEET_MINIMUM: Final = 4
+_SWAPPED_MINIMUM: Final = 5
+"""Letters of a word that is read by itself; shorter ones have too many neighbours."""
+
+_THROUGHOUT: Final = 3
+"""Words hidden in one way from which a text counts as hidden so throughout: in such a text the
+short and ambiguous ones are read too."""
+
 _AMBIGUOUS_LIMIT: Final = 4
 _WORD_MAXIMUM: Final = 12
 _SHORT_WORDS: Final = frozenset(
@@ -173,7 +186,7 @@ def normalise(text: str, *, deobfuscate: bool = False) -> Normalised:
     if not plain:
         draft = _base(draft)
     if deobfuscate:
-        draft = _joined(_unleeted(draft))
+        draft = _unswapped(_joined(_unleeted(draft)))
     if draft.text == text:
         same = range(0)
         return Normalised(text, text, same, same)
@@ -240,12 +253,40 @@ def _look_alikes(text: str) -> list[tuple[int, int, str, list[int] | None]]:
 
 def _unleeted(draft: _Draft) -> _Draft:
     """Write leet words as the words they stand for."""
+    return draft.replaced(_leet_throughout(draft.text) or _leet_words(draft.text))
+
+
+def _leet_words(text: str) -> list[tuple[int, int, str, list[int] | None]]:
+    """Return the edits that write leet words, each known by itself."""
     edits: list[tuple[int, int, str, list[int] | None]] = []
-    for match in _LEET_WORD.finditer(draft.text):
+    for match in _LEET_WORD.finditer(text):
         new = _read_leet(match[0])
         if new is not None:
             edits.append((*match.span(), new, list(range(*match.span()))))
-    return draft.replaced(edits)
+    return edits
+
+
+def _leet_throughout(text: str) -> list[tuple[int, int, str, list[int] | None]]:
+    """Return the edits for a text most of whose words with digits are leet; else none."""
+    words = [m for m in _LEET_TOKEN.finditer(text) if m[0].isascii()]
+    long = [m[0] for m in words if len(m[0]) >= _LEET_MINIMUM and not m[0].isdigit()]
+    read = sum(_read_leet(word) is not None for word in long)
+    if read < _THROUGHOUT or 2 * read < len(long):
+        return []
+    edits: list[tuple[int, int, str, list[int] | None]] = []
+    for match in words:
+        new = _read_leet(match[0]) or _read_short_leet(match[0].lower())
+        if new is not None:
+            edits.append((*match.span(), new, list(range(*match.span()))))
+    return edits
+
+
+def _read_short_leet(word: str) -> str | None:
+    """Return the short word that a word stands for in a text that is leet throughout."""
+    if len(word) >= _LEET_MINIMUM:
+        return None
+    readings = map("".join, product(*[_LEET.get(character, character) for character in word]))
+    return next((r for r in readings if r.isalpha() and _known(r)), None)
 
 
 def _read_leet(word: str) -> str | None:
@@ -262,6 +303,35 @@ def _first_reading(word: str, known: Callable[[str], bool]) -> str | None:
         return None
     readings = ("".join(letters) for letters in product(*options))
     return next((r for r in readings if r.isalpha() and known(r)), None)
+
+
+def _unswapped(draft: _Draft) -> _Draft:
+    """Write words in which two neighbouring letters were swapped as the words they stand for."""
+    read = [(match, _swapped_at(match[0])) for match in _SWAPPED.finditer(draft.text)]
+    found = [(match, at) for match, at in read if at is not None]
+    throughout = sum(len(m[0]) >= _SWAPPED_MINIMUM for m, _ in found) >= _THROUGHOUT
+    edits: list[tuple[int, int, str, list[int] | None]] = []
+    for match, at in found:
+        if throughout or len(match[0]) >= _SWAPPED_MINIMUM:
+            start = match.start() + at
+            edits.append((start, start + 2, draft.text[start : start + 2][::-1], None))
+    return draft.replaced(edits)
+
+
+def _swapped_at(word: str) -> int | None:
+    """Return where two letters of an unknown word must be swapped to make it one known word.
+
+    The first letter is where it belongs: readers notice when it is not.
+    """
+    letters = word.lower()
+    if letters in _words():
+        return None
+    found = {
+        at
+        for at in range(1, len(letters) - 1)
+        if letters[:at] + letters[at + 1] + letters[at] + letters[at + 2 :] in _words()
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def _joined(draft: _Draft) -> _Draft:

@@ -149,7 +149,9 @@ def finish(  # noqa: PLR0913, PLR0917  # all that a model is made of
     rows = split.validation[:]
     random.Random(0).shuffle(rows)
     given = parity.windows(rows, encoder(), windows)
-    exported = export(model, out, given, places.work / FLOAT)
+    # Others than those that it is compared on, or the comparison would flatter it.
+    fitted = parity.windows(split.train, encoder(), windows // 2)
+    exported = export(model, out, given, fitted, places.work / FLOAT)
     classifier = Classifier(out, verify=False)
     scored = aggregate.row_logits(classifier, rows)
     seen = pooled_only(split)

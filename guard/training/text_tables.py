@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 _TEXT: Final = Path(__file__).parent.parent / "text"
-_KNOWN_WORD: Final = re.compile(r"[a-z]{3,12}")
+_KNOWN_WORD: Final = re.compile(r"[a-z]{3,18}")
 
 
 def confusables(path: Path) -> dict[str, str]:
@@ -35,7 +35,7 @@ def confusables(path: Path) -> dict[str, str]:
 
 
 def words(path: Path) -> list[str]:
-    """Return the vocabulary's whole words of 3 to 12 letters that have a vowel."""
+    """Return the vocabulary's whole words of 3 to 18 letters that have a vowel."""
     entries = path.read_text("utf-8").split("\n")
     return sorted({w for w in entries if _KNOWN_WORD.fullmatch(w) and set(w) & set("aeiouy")})
 

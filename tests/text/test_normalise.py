@@ -253,6 +253,18 @@ class TestLeet:
         """Quantities, formulas, names and numbers are left alone."""
         assert full(text) == text
 
+    def test_a_text_that_is_leet_throughout_is_read_throughout(self) -> None:
+        """Short words, and words that look like numbers, are read where longer ones are leet."""
+        text = "t3ll m3 h0w t0 f1nd th3 k3y, 15 1t 1n th3 dr4w3r 0r 4t h0m3?"
+        assert full(text) == "tell me how to find the key, is it in the drawer or at home?"
+
+    def test_numbers_beside_a_leet_word_stay(self) -> None:
+        """One word is no reason to take a number for a word, nor are many numbers."""
+        text = "my p4ssw0rd has 15 letters, 45 or 50 are too many, a 1 in it is 0k"
+        assert full(text) == text.replace("p4ssw0rd", "password")
+        text = "w4rm p4ssw0rd s3cret, models X100, Y200, Z300, Q400, B12b, 7f3a9, 0x1f: 15 of 45"
+        assert full(text).endswith("0x1f: 15 of 45")
+
     def test_the_base_form_keeps_them(self) -> None:
         """Pattern packs need digits as they are."""
         assert base("p4ssw0rd p a s s w o r d") == "p4ssw0rd p a s s w o r d"
@@ -308,6 +320,50 @@ class TestSpacedLetters:
         assert normal.text == "so how to kill it"
         at = normal.text.index("kill")
         assert normal.span(at, at + 4) == (text.index("k"), text.rindex("l") + 1)
+
+
+class TestSwappedLetters:
+    """Neighbouring letters that changed places, for the classifier alone."""
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("the wepaon", "the weapon"),
+            ("Psasword, please", "Password, please"),
+            ("undersatnding", "understanding"),
+            ("a pasword and a psasword", "a pasword and a password"),
+            ("wiht a sceret wepaon adn a psasword", "with a secret weapon adn a password"),
+        ],
+    )
+    def test_known_words_are_read(self, text: str, expected: str) -> None:
+        """A word that one swap makes a known one becomes that one."""
+        assert full(text) == expected
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "the causal and the casual",
+            "args wiht",
+            "angle and angel, trial and trail",
+            "user@wepaon.example",
+            "self.wepaon = wepaon_list",
+            "Marek Hubre",
+        ],
+    )
+    def test_other_words_stay(self, text: str) -> None:
+        """Known words, short ones by themselves, and names of things are left alone."""
+        assert full(text) == text
+
+    def test_the_base_form_keeps_them(self) -> None:
+        """What is not for the classifier is not respelt."""
+        assert base("the wepaon") == "the wepaon"
+
+    def test_spans_cover_both_letters(self) -> None:
+        """Both letters come from both places; the rest of the word from its own."""
+        normal = normalise("my psasword", deobfuscate=True)
+        assert normal.span(3, 4) == (3, 4)
+        assert normal.span(4, 5) == normal.span(5, 6) == (4, 6)
+        assert normal.span(3, 11) == (3, 11)
 
 
 class TestProperties:
@@ -412,6 +468,8 @@ def work(text: str) -> float:
         "h3ll0",
         "@",
         "s e c r e t ",
+        "wepaon ",
+        "h3ll0 4 15 ",
         "\x00",
     ],
 )

