@@ -12,9 +12,12 @@ minutes: `--cache FILE` keeps it for the next class.
 
 With `--share` it prints instead what evidence each category must reach so that together they act
 on that share of ordinary rows. So few rows come near a limit that counting them says little: the
-tail is extrapolated. Above its 98th percentile the evidence of ordinary rows is taken to fall off
-exponentially (peaks over threshold; Pickands, Annals of Statistics 3, 1975, with shape 0), and
-every category that the class acts on gets an equal part of the share.
+tail is extrapolated. Above its 98th percentile the evidence of ordinary rows is taken to follow a
+generalised Pareto distribution (peaks over threshold; Pickands, Annals of Statistics 3, 1975), its
+shape from probability-weighted moments (Hosking and Wallis, Technometrics 29, 1987) and held
+between a tail that ends and an exponential one: evidence is bounded. `harmful_compliance`, what
+most risky requests aim at, gets a third of the share; the other categories that the class acts on
+get equal parts of the rest.
 """
 
 from __future__ import annotations
@@ -53,6 +56,12 @@ ORDINARY: Final = ("own_hard_benign", "own_benign_chat", "own_multi_turn", "orbe
 
 TAIL: Final = 0.02
 """Share of ordinary rows that counts as the tail."""
+
+FOREMOST: Final = ("harmful_compliance", 1 / 3)
+"""The category that gets more than others of the share, and how much."""
+
+SHAPES: Final = (-0.5, 0.0)
+"""Shapes that a tail may have: from one that ends soon to an exponential one."""
 
 PROMPTS: Final = 700
 """Prompts of ordinary answers that the table of inputs looks at."""
@@ -114,14 +123,12 @@ def _choose(
         and security_class.limit(name) is not None
         and name not in experimental
     ]
-    acted = sum(
-        limit.act is not None for name, limit in security_class.limits.items() if name in names
-    )
+    acted = [name for name in names if getattr(security_class.limit(name), "act", None) is not None]
     print("| category | evidence | limit | ordinary above it | risky above it |")
     print("|---|---|---|---|---|")
     for name in names:
         found = np.array([evidence(heads[name], row) for row in units])
-        least = exceeded_by(share / acted, found[usual])
+        least = exceeded_by(share * part(name, acted), found[usual])
         risky = np.array([row.labels.get(name, -1.0) >= 0.5 for row in rows])
         limit = live_risk(least, security_class.prior_of(name))
         print(
@@ -130,16 +137,33 @@ def _choose(
         )
 
 
+def part(name: str, acted: list[str]) -> float:
+    """Return which part of a share one category gets, of those that a class acts on."""
+    first, most = FOREMOST
+    if name == first:
+        return most
+    others = len(set(acted) - {first})
+    return (1 - most * (first in acted)) / max(1, others)
+
+
 def exceeded_by(share: float, values: NDArray[np.float64]) -> float:
-    """Return what a share of such values exceeds, if their tail is exponential.
+    """Return what a share of such values exceeds, if their tail is a generalised Pareto one.
 
     Args:
         share: below `TAIL`.
         values: a sample, shape (values,).
     """
     bound = float(np.quantile(values, 1 - TAIL))
-    above = values[values > bound]
-    return bound + float((above - bound).mean()) * math.log(TAIL / share)
+    above = np.sort(values[values > bound]) - bound
+    mean = float(above.mean())
+    # The mean of the excesses, each weighted by the share of the others that are larger.
+    rank = (np.arange(len(above)) + 0.65) / len(above)
+    weighted = float((above * (1 - rank)).mean())
+    shape = min(SHAPES[1], max(SHAPES[0], 2 - mean / (mean - 2 * weighted)))
+    scale, ratio = mean * (1 - shape), TAIL / share
+    if abs(shape) < 1e-6:
+        return bound + scale * math.log(ratio)
+    return bound + scale / shape * (ratio**shape - 1)
 
 
 def _inputs(
