@@ -163,7 +163,7 @@ def exceeded_by(share: float, values: NDArray[np.float64]) -> float:
     scale, ratio = mean * (1 - shape), TAIL / share
     if abs(shape) < 1e-6:
         return bound + scale * math.log(ratio)
-    return bound + scale / shape * (ratio**shape - 1)
+    return bound + scale / shape * (math.pow(ratio, shape) - 1)
 
 
 def _inputs(

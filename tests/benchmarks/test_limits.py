@@ -1,0 +1,46 @@
+"""How limits are chosen: which evidence a small share of ordinary rows exceeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import limits
+
+
+class TestExceededBy:
+    """The tail of a sample, followed beyond what was seen of it."""
+
+    def test_an_exponential_tail(self) -> None:
+        """Of a sample whose tail is known the extrapolation comes near the truth."""
+        found = [
+            limits.exceeded_by(0.0005, np.random.default_rng(seed).exponential(size=4000))
+            for seed in range(20)
+        ]
+        assert np.mean(found) == pytest.approx(math.log(1 / 0.0005), abs=0.6)
+
+    def test_a_tail_that_ends(self) -> None:
+        """A tail that ends is not followed far beyond its end, as an exponential one would be."""
+        values = np.random.default_rng(1).uniform(size=4000)
+        least = limits.exceeded_by(0.0002, values)
+        assert 0.99 < least < 1.01
+
+    def test_a_smaller_share_asks_for_more(self) -> None:
+        """The less a limit may cost the higher it is, whatever the tail."""
+        for draw in ("normal", "exponential", "uniform", "standard_cauchy"):
+            values = getattr(np.random.default_rng(2), draw)(size=2000)
+            found = [limits.exceeded_by(share, values) for share in (0.01, 0.001, 0.0001)]
+            assert found == sorted(found)
+
+
+def test_parts_add_up_to_the_share() -> None:
+    """The foremost category gets a third, and the others the rest of it in equal parts."""
+    acted = ["harmful_compliance", "violence", "sexual", "bad_advice"]
+    parts = [limits.part(name, acted) for name in acted]
+    assert parts[0] == pytest.approx(1 / 3)
+    assert sum(parts) == pytest.approx(1)
+    # Without it they have all of it; a category that is not acted on costs like the others.
+    assert limits.part("violence", acted[1:]) == pytest.approx(1 / 3)
+    assert limits.part("self_harm", acted) == limits.part("violence", acted)
