@@ -109,9 +109,18 @@ class TestDetail:
         shown = table(run("public"))
         own = load_class("public")
         assert set(shown) == set(own.limits)
-        # Odds of 1 : 49 must become 20 : 80 to flag, and 45 : 55 to act.
-        assert shown["harmful_compliance"] == ["0.02", "0.2", "12", "0.45", "40", "block"]
-        assert shown["insecure_code"] == ["0.02", "0.65", "91", "-", "-", "-"]
+        # Odds of 1 : 49 must become those of the limit.
+        harm, code = own.limits["harmful_compliance"], own.limits["insecure_code"]
+        assert harm.flag is not None
+        assert harm.act is not None
+        assert code.flag is not None
+        flag, act = (49 * risk / (1 - risk) for risk in (harm.flag, harm.act))
+        assert shown["harmful_compliance"] == [
+            *("0.02", f"{harm.flag:g}", f"{flag:.0f}"),
+            *(f"{harm.act:g}", f"{act:.0f}", "block"),
+        ]
+        ratio = 49 * code.flag / (1 - code.flag)
+        assert shown["insecure_code"] == ["0.02", f"{code.flag:g}", f"{ratio:.0f}", "-", "-", "-"]
 
     def test_limits_at_the_edges(self, two: Path) -> None:
         """A limit of 0 needs no evidence, and no evidence reaches 1."""
@@ -146,16 +155,18 @@ class TestJson:
         found: list[dict[str, Any]] = json.loads(run("--json").stdout)
         assert [item["name"] for item in found] == [item.name for item in builtin_classes()]
         first = found[2]["categories"][0]
-        assert first | {"flag_ratio": 12, "act_ratio": 40} == {
+        limit = load_class("public").limits["harmful_compliance"]
+        assert limit.flag is not None
+        assert limit.act is not None
+        assert first == {
             "category": "harmful_compliance",
             "prior": 0.02,
-            "flag": 0.2,
-            "flag_ratio": 12,
-            "act": 0.45,
-            "act_ratio": 40,
+            "flag": limit.flag,
+            "flag_ratio": pytest.approx(49 * limit.flag / (1 - limit.flag)),
+            "act": limit.act,
+            "act_ratio": pytest.approx(49 * limit.act / (1 - limit.act)),
             "remedy": "block",
         }
-        assert first["flag_ratio"] == pytest.approx(49 * 20 / 80)
         assert found[2]["messages"]["en"]["blocked"]
 
     def test_one_class_is_a_list_too(self, two: Path) -> None:
