@@ -123,7 +123,11 @@ def _choose(
         and security_class.limit(name) is not None
         and name not in experimental
     ]
-    acted = [name for name in names if getattr(security_class.limit(name), "act", None) is not None]
+    acted = [
+        name
+        for name, limit in security_class.limits.items()
+        if name in names and limit.act is not None
+    ]
     print("| category | evidence | limit | ordinary above it | risky above it |")
     print("|---|---|---|---|---|")
     for name in names:
@@ -142,8 +146,8 @@ def part(name: str, acted: list[str]) -> float:
     first, most = FOREMOST
     if name == first:
         return most
-    others = len(set(acted) - {first})
-    return (1 - most * (first in acted)) / max(1, others)
+    rest = 1 - most if first in acted else 1.0
+    return rest / max(1, len(set(acted) - {first}))
 
 
 def exceeded_by(share: float, values: NDArray[np.float64]) -> float:

@@ -283,10 +283,7 @@ def _leet_throughout(text: str) -> list[tuple[int, int, str, list[int] | None]]:
 
 def _read_short_leet(word: str) -> str | None:
     """Return the short word that a word stands for in a text that is leet throughout."""
-    if len(word) >= _LEET_MINIMUM:
-        return None
-    readings = map("".join, product(*[_LEET.get(character, character) for character in word]))
-    return next((r for r in readings if r.isalpha() and _known(r)), None)
+    return None if len(word) >= _LEET_MINIMUM else _first_reading(word, _known, least=1)
 
 
 def _read_leet(word: str) -> str | None:
@@ -296,10 +293,15 @@ def _read_leet(word: str) -> str | None:
     return _first_reading(word.lower(), lambda reading: reading in _words())
 
 
-def _first_reading(word: str, known: Callable[[str], bool]) -> str | None:
-    """Return the first way to read a leet word's characters that `known` accepts."""
+def _first_reading(
+    word: str, known: Callable[[str], bool], least: int = _LEET_MINIMUM
+) -> str | None:
+    """Return the first way to read a leet word's characters that `known` accepts.
+
+    Words of fewer than `least` characters are not read.
+    """
     options = [_LEET.get(character, character) for character in word]
-    if len(word) < _LEET_MINIMUM or sum(len(o) > 1 for o in options) > _AMBIGUOUS_LIMIT:
+    if len(word) < least or sum(len(o) > 1 for o in options) > _AMBIGUOUS_LIMIT:
         return None
     readings = ("".join(letters) for letters in product(*options))
     return next((r for r in readings if r.isalpha() and known(r)), None)

@@ -76,16 +76,44 @@ def test_heads_and_scales_stay_in_floats(
     plain: Path, windows: tuple[Window, ...], tmp_path: Path
 ) -> None:
     """What gives the logits is small and is not rounded; nor is what embeddings are scaled by."""
+    scales = {}
     for name, way in quantise.WAYS.items():
         path = tmp_path / f"{name}.onnx"
         way(plain, path, windows)
         stored = {item.name: item for item in onnx.load(path).graph.initializer}
         floats = {n for n, item in stored.items() if item.data_type == onnx.TensorProto.FLOAT}
         assert not [name for name in stored if name.startswith("head.") and name not in floats]
-        assert all(name in floats for name in stored if name.endswith("row_scales"))
+        scales[name] = [item for item in stored if item.endswith("row_scales")]
+        assert floats.issuperset(scales[name])
         rounded = [name for name in stored if name.endswith("_quantized")]
         # Six products in each of six layers, and three tables of embeddings.
         assert len(rounded) == 6 * 6 + 3
+    assert {name: len(found) for name, found in scales.items()} == {
+        "int8": 0,
+        "int8-even": 3,
+        "int8-compensated": 3,
+    }
+
+
+@pytest.mark.parametrize("step", ["smoothed", "tokens_scaled", "embeddings_scaled"])
+def test_each_step_brings_the_rounded_graph_nearer(
+    plain: Path,
+    windows: tuple[Window, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """Without any one of the steps before rounding, logits are further from the float graph's."""
+    exact = parity.scores(plain, windows)
+
+    def mean(name: str) -> float:
+        path = tmp_path / f"{name}.onnx"
+        quantise.WAYS["int8-even"](plain, path, windows)
+        return parity.errors(exact, parity.scores(path, windows))["mean"]
+
+    every = mean("every")
+    monkeypatch.setattr(quantise, step, lambda model, *_: model)
+    assert every < mean("without")
 
 
 def test_compensated_weights_are_nearer(
