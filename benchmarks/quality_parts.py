@@ -23,7 +23,7 @@ from guard.calibration import (
 )
 from guard.categories import CATEGORIES
 from guard.encoding import PROMPT_TOKENS, STRIDE_TOKENS, TEXT_TOKENS, Encoder, Sizes
-from guard.training.obfuscate import HELD_OUT, TRAINED
+from guard.training.obfuscate import HELD_OUT, KINDS, TRAINED
 from quality_figures import (
     area,
     average_precision,
@@ -73,6 +73,9 @@ _LENGTHS: Final = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 10_000))
 
 _LENGTH_CATEGORY: Final = "harmful_compliance"
 _RATE: Final = 0.05
+UNKNOWN: Final = "unknown"
+"""Of a kind of hiding that was neither trained on nor is undone."""
+
 _FEWEST: Final = 10
 """Rows of either side below which nothing is pooled over sets."""
 
@@ -414,24 +417,23 @@ def _whole_passes(
 
 def obfuscation(bench: Bench) -> dict[str, Any]:
     """Measure what is still caught of what was caught, once the text is hidden."""
-    kinds = {**TRAINED, **HELD_OUT}
-    kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for files, category in OBFUSCATED:
         for kind, entry in _hidden(bench, files, category).items():
             kept[kind].append({"set": files, "category": category} | entry)
         say(f"obfuscation {files}")
     calm = [row for name in OBFUSCATED_BENIGN for row in bench.rows(name, bench.part(16))]
     entries = []
-    for kind in kinds:
+    for kind in KINDS:
         verdicts = bench.scorer.verdicts([hidden(row, kind) for row in calm])
         acted = share(sum(map(_acts, verdicts)), len(verdicts))
-        entry = {"kind": kind, "trained": kind in TRAINED, "sets": kept[kind], "benign": acted}
+        entry = {"kind": kind, "group": _group(kind), "sets": kept[kind], "benign": acted}
         entries.append(entry | _summed(kept[kind]))
     clean = bench.scorer.verdicts(calm)
     checks = []
-    for trained, target in ((True, KNOWN_KINDS), (False, HELD_OUT_KINDS)):
-        of_group = [e for e in entries if e["trained"] == trained]
-        name = f"{len(of_group)} obfuscations {'known' if trained else 'never trained on'}"
+    for known, target in ((True, KNOWN_KINDS), (False, HELD_OUT_KINDS)):
+        of_group = [e for e in entries if (e["group"] == UNKNOWN) != known]
+        name = f"{len(of_group)} obfuscations {'known' if known else UNKNOWN}"
         for measure, where in (("rate", f"at {_RATE:.0%} FPR"), ("act", "at the act limit")):
             all_kept = share(
                 sum(e[measure]["hits"] for e in of_group), sum(e[measure]["rows"] for e in of_group)
@@ -453,6 +455,12 @@ def obfuscation(bench: Bench) -> dict[str, Any]:
     }
 
 
+def _group(kind: str) -> str:
+    if kind in HELD_OUT:
+        return UNKNOWN
+    return "trained" if kind in TRAINED else "undone, never trained"
+
+
 def _hidden(bench: Bench, files: str, category: str) -> dict[str, dict[str, Any]]:
     """Return per kind how many of the rows that are caught in the clear are still caught."""
     scorer = bench.scorer
@@ -467,7 +475,7 @@ def _hidden(bench: Bench, files: str, category: str) -> dict[str, dict[str, Any]
     found = {}
     above = scorer.scores(risky, category) > bar
     acted = _reached(scorer.risks(risky, category), act)
-    for kind in (*TRAINED, *HELD_OUT):
+    for kind in KINDS:
         changed = [hidden(row, kind) for row in risky]
         still = scorer.scores(changed, category) > bar
         still_acted = _reached(scorer.risks(changed, category), act)
@@ -492,4 +500,4 @@ def _summed(kept: list[dict[str, Any]]) -> dict[str, Any]:
 def hidden(row: Row, kind: str) -> Row:
     """Return a row whose response is hidden in one way, the same one each time."""
     rng = random.Random(f"{SEED}:{kind}:{row['response']}")
-    return row | {"response": {**TRAINED, **HELD_OUT}[kind](row["response"] or "", rng)}
+    return row | {"response": KINDS[kind](row["response"] or "", rng)}

@@ -107,7 +107,7 @@ def _obfuscation(part: Part) -> str:
     body = [f'<text class="name" x="{_LEFT}" y="18">Share of clear recall that is kept</text>']
     for number, entry in enumerate(entries):
         y = _TOP + 24 * number
-        colour = _COLOURS[0] if entry["trained"] else _COLOURS[1]
+        colour = _COLOURS[1] if entry["group"] == "unknown" else _COLOURS[0]
         for offset, measure, opacity in ((0, "rate", "0.9"), (9, "act", "0.5")):
             width = plot * entry[measure]["share"]
             body.append(
@@ -120,7 +120,7 @@ def _obfuscation(part: Part) -> str:
         body.append(f'<line class="axis" x1="{x:g}" x2="{x:g}" y1="{_TOP}" y2="{height - 36}"/>')
         body.append(f'<text x="{x:g}" y="{height - 24}" text-anchor="middle">{tick:.0%}</text>')
     body.append(
-        f'<text x="{_LEFT}" y="{height - 6}">blue: trained, orange: never trained; '
+        f'<text x="{_LEFT}" y="{height - 6}">blue: trained or undone, orange: neither; '
         f"upper bar at {part['rate']:.0%} FPR, lower bar at the act limit</text>"
     )
     return _svg("Recall kept per obfuscation", _WIDTH, height, body)

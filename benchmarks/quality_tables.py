@@ -253,7 +253,7 @@ def _obfuscation(part: Part) -> str:
         f"Benign answers in the clear are acted on in {_share(part['benign_clean'])}.",
         f"| kind | | kept at {part['rate']:.0%} FPR | kept at the act limit | benign acted on |",
         (
-            f"| {e['kind']} | {'trained' if e['trained'] else 'never trained'} "
+            f"| {e['kind']} | {e['group']} "
             f"| {_share(e['rate'])} | {_share(e['act'])} | {_share(e['benign'])} |"
             for e in part["entries"]
         ),

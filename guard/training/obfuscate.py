@@ -1,9 +1,10 @@
 """Ways to hide text from a filter: to train on, and to measure what recall they cost.
 
-`TRAINED` are mixed into training rows. `HELD_OUT` are never trained on: what the model keeps
-under them is what it may keep under a trick that nobody here thought of.
+`TRAINED` are mixed into training rows. `UNDONE` are not, but `guard.text.spelling` is made to undo
+them. `HELD_OUT` are neither: what the model keeps under them is what it may keep under a trick
+that nobody here thought of.
 
-This module does not know which of them `guard.text.normalise` undoes.
+This module does not know how well any of them is undone.
 """
 
 from __future__ import annotations
@@ -82,6 +83,23 @@ def _no_vowels(text: str, rng: random.Random) -> str:
     return _some_words(text, rng, lambda word: _VOWEL.sub("", word))
 
 
+def _doubled(text: str, rng: random.Random) -> str:
+    def doubled(word: str) -> str:
+        at = rng.randrange(1, len(word))
+        return word[: at + 1] + word[at:]
+
+    return _some_words(text, rng, doubled)
+
+
+def _masked(text: str, rng: random.Random) -> str:
+    return _some_words(text, rng, lambda word: _VOWEL.sub("*", word, count=1))
+
+
+def _run_together(text: str, rng: random.Random) -> str:
+    del rng
+    return re.sub(r"(?<=\w) +(\w)", lambda m: m[1].upper(), text)
+
+
 def _underscores(text: str, rng: random.Random) -> str:
     del rng
     return re.sub(r" +", "_", text)
@@ -105,13 +123,23 @@ TRAINED: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
 }
 """Kinds that training mixes in."""
 
-HELD_OUT: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
+UNDONE: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
     "hyphens": _hyphens,
-    "no_vowels": _no_vowels,
     "underscores": _underscores,
     "stuffed_marks": _stuffed,
 }
-"""Kinds that nothing here was trained on."""
+"""Kinds that are never trained on, and undone before a text is judged."""
+
+HELD_OUT: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
+    "no_vowels": _no_vowels,
+    "doubled_letters": _doubled,
+    "masked_vowels": _masked,
+    "run_together": _run_together,
+}
+"""Kinds that nothing here was trained on or made for."""
+
+KINDS: Final = {**TRAINED, **UNDONE, **HELD_OUT}
+"""All of them."""
 
 
 def obfuscated(text: str, rng: random.Random) -> str:

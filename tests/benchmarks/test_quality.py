@@ -16,7 +16,7 @@ import quality_machine
 import quality_parts
 import quality_sets
 from guard.loading import BUNDLED_MODEL
-from guard.training.obfuscate import HELD_OUT, TRAINED
+from guard.training.obfuscate import KINDS
 from quality_figures import average_precision, recall_at, roc, share
 from quality_plots import Axis, lines_svg
 from quality_scores import Scorer
@@ -127,7 +127,8 @@ class TestScores:
     def test_hidden_text_is_the_same_each_time(self, folder: Path) -> None:
         """Every kind changes a text, and not by chance."""
         (row,) = Rows(folder)("gptfuzz_responses", 1)
-        for kind in (*TRAINED, *HELD_OUT):
+        row |= {"response": "The harbour master wrote down every ship that passed the lighthouse."}
+        for kind in KINDS:
             once = quality_parts.hidden(row, kind)["response"]
             assert once == quality_parts.hidden(row, kind)["response"] != row["response"]
 

@@ -322,6 +322,108 @@ class TestSpacedLetters:
         assert normal.span(at, at + 4) == (text.index("k"), text.rindex("l") + 1)
 
 
+class TestPartedWords:
+    """A sign inside a word, for the classifier alone."""
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("the wea-pon and the passw_ord", "the weapon and the password"),
+            ("a we*ap*on, Passw|ord", "a weapon, Password"),
+            (
+                "sec-ret wea-pon passw-ord: no-body can do it",
+                "secret weapon password: nobody can do it",
+            ),
+        ],
+    )
+    def test_known_words_are_joined(self, text: str, expected: str) -> None:
+        """Parts that are no words and spell one together are that one."""
+        assert full(text) == expected
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a well-known state-of-the-art method",
+            "no-body may walk in-to a side-line",
+            "he/she and s/he, and/or",
+            "see re.match() in main.py, max_steps or U.S.A.",
+            "x*y*z + a-b",
+            "write to some.body@exam-ple.com",
+        ],
+    )
+    def test_compounds_and_names_stay(self, text: str) -> None:
+        """What is two words, or no word at all, is left alone."""
+        assert full(text) == text
+
+    def test_spans_stay(self) -> None:
+        """A joined word's span runs from its first letter to its last, letter by letter."""
+        normal = normalise("my passw-ord!", deobfuscate=True)
+        at = normal.text.index("password")
+        assert normal.span(at, at + 8) == (3, 12)
+        assert normal.span(at + 5, at + 6) == (9, 10)
+
+
+class TestSignsForSpaces:
+    """Signs in the place of spaces, for the classifier alone."""
+
+    @pytest.mark.parametrize("sign", "_.-+/*|~=")
+    def test_a_text_is_read_with_spaces(self, sign: str) -> None:
+        """Whatever the sign is; at the end of a sentence it stays."""
+        assert (
+            full(f"tell{sign}me{sign}how{sign}to{sign}open{sign}it.") == "tell me how to open it."
+        )
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "def max_number_of_steps(self): return self.steps_per_epoch",
+            "a well-known state-of-the-art method",
+            "xk_qv_zz_wq_pp",
+            "2026-11-26",
+            "_________",
+        ],
+    )
+    def test_names_and_compounds_stay(self, text: str) -> None:
+        """Names in code stand between spaces, and what spells no words is left alone."""
+        assert full(text) == text
+
+    def test_spans_stay(self) -> None:
+        """Every word keeps its place."""
+        text = "tell_me_how_to_open_it"
+        normal = normalise(text, deobfuscate=True)
+        at = normal.text.index("open")
+        assert normal.span(at, at + 4) == (text.index("open"), text.index("open") + 4)
+
+
+class TestStrewnSigns:
+    """Signs between words, for the classifier alone."""
+
+    def test_they_are_taken_out(self) -> None:
+        """Where there are many for the words."""
+        text = "tell # me // how to :: open ~ the ## lock"
+        normal = normalise(text, deobfuscate=True)
+        assert normal.text == "tell me how to open the lock"
+        at = normal.text.index("open")
+        assert normal.span(at, at + 4) == (text.index("open"), text.index("open") + 4)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "| a | b |\n| - | - |\n| 1 | 2 |\n| 3 | 4 |",
+            "x = 1  # one\ny = 2  # two",
+            "# One\n\n## Two\n\n## Three\n\n## Four\n\n### Five",
+            r"with \( a \), \( b \), {{ name }} and {{ day }}",
+            "if a == b && c != d || e -> f : g",
+            "so # many words " * 2
+            + "stand between these few ~ signs that nobody " * 2
+            + "minds them " * 8,
+        ],
+    )
+    def test_code_tables_and_headings_stay(self, text: str) -> None:
+        """Signs that belong where they are, or are few, are left alone."""
+        assert full(text) == text
+
+
 class TestSwappedLetters:
     """Neighbouring letters that changed places, for the classifier alone."""
 
@@ -469,6 +571,10 @@ def work(text: str) -> float:
         "@",
         "s e c r e t ",
         "wepaon ",
+        "wea-pon ",
+        "tell_me_",
+        "tell # ",
+        "_.-+*|~=",
         "h3ll0 4 15 ",
         "\x00",
     ],

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.text.normalise import normalise
-from guard.training.obfuscate import HELD_OUT, TRAINED, obfuscated
+from guard.training.obfuscate import HELD_OUT, KINDS, TRAINED, UNDONE, obfuscated
 
-KINDS = {**TRAINED, **HELD_OUT}
 ANY = st.text(st.characters(exclude_categories=()) | st.sampled_from("abc eio.\n"), max_size=80)
 TEXT = "Please repeat everything that the captain wrote about the harbour yesterday."
 
@@ -34,18 +33,26 @@ def test_ordinary_text_is_hidden(kind: str) -> None:
     assert KINDS[kind](TEXT, random.Random(1)) != TEXT
 
 
-@pytest.mark.parametrize("kind", ["zero_width", "full_width", "look_alikes", "leet"])
+@pytest.mark.parametrize("kind", ["zero_width", "full_width", "look_alikes", "leet", *UNDONE])
 def test_normalisation_undoes_what_it_claims(kind: str) -> None:
-    """What hides characters alone is read as it was before a model sees it."""
-    hidden = TRAINED[kind](TEXT.lower(), random.Random(1))
+    """What hides characters, or puts signs between them, is read as it was."""
+    hidden = KINDS[kind](TEXT.lower(), random.Random(1))
     read = normalise(hidden, deobfuscate=True).text
     same = sum(a == b for a, b in zip(read.split(), TEXT.lower().split(), strict=True))
     assert same >= 0.8 * len(TEXT.split())
 
 
+@pytest.mark.parametrize("kind", HELD_OUT)
+def test_normalisation_undoes_nothing_that_is_held_out(kind: str) -> None:
+    """What measures unknown tricks is not undone either: not one word in ten."""
+    hidden = HELD_OUT[kind](TEXT, random.Random(1)).split()
+    read = normalise(" ".join(hidden), deobfuscate=True).text.split()
+    assert sum(a != b for a, b in zip(hidden, read, strict=True)) <= len(hidden) / 10
+
+
 def test_no_kind_is_trained_and_held_out() -> None:
     """What measures unknown tricks was never seen in training."""
-    assert not set(TRAINED) & set(HELD_OUT)
+    assert len(KINDS) == len(TRAINED) + len(UNDONE) + len(HELD_OUT)
     assert len(TRAINED) >= 8
     assert len(HELD_OUT) >= 4
 
@@ -55,4 +62,8 @@ def test_training_draws_every_trained_kind_and_no_other() -> None:
     rng = random.Random(1)
     found = {obfuscated(TEXT, random.Random(seed)) for seed in range(200)}
     assert {TRAINED[kind](TEXT, rng) for kind in ("leet", "zero_width", "full_width")} <= found
-    assert HELD_OUT["underscores"](TEXT, rng) not in found
+    others = {**UNDONE, **HELD_OUT}.values()
+    assert (
+        not {change(TEXT, random.Random(seed)) for change in others for seed in range(20)} & found
+    )
+    assert UNDONE["underscores"](TEXT, rng) not in found
