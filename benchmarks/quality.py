@@ -10,6 +10,7 @@ drop. Parts that are not run keep their figures. `parity`, and the comparisons o
 the 32-bit graph (`--float`), which training leaves in its `--work` folder.
 
     ranking      AUROC, recall at low false-positive rates, AUPRC per set, per attack, per category
+    left_out     AUROC on a file that another model was trained without (`--left-out`)
     benign       what the whole guard does with answers that should pass
     calibration  expected calibration error, reliability
     parity       int8 against the 32-bit graph: ranking, verdicts
@@ -94,9 +95,8 @@ def _measures(given: argparse.Namespace, folder: Path) -> dict[str, Callable[[],
         return measures
     scorer = Scorer(given.model, given.name)
     bench = Bench(scorer, Rows(given.data, smoke=given.smoke), given.limit)
-    left_out = Scorer(given.left_out, given.name, verify=False) if given.left_out else None
     scoring: dict[str, Callable[[], dict[str, Any]]] = {
-        "ranking": partial(quality_parts.ranking, bench, left_out),
+        "ranking": partial(quality_parts.ranking, bench),
         "benign": partial(quality_parts.benign, bench),
         "calibration": partial(quality_parts.calibration, bench),
         "stream": partial(quality_parts.stream, bench),
@@ -109,20 +109,33 @@ def _measures(given: argparse.Namespace, folder: Path) -> dict[str, Callable[[],
         scoring["parity"] = partial(
             quality_parts.parity, bench, Scorer(exact, given.name, verify=False, like=scorer)
         )
+    if "left_out" in given.part and given.left_out is None:
+        say("left_out is not measured: name a model trained without that file with --left-out")
+    elif "left_out" in given.part:
+        other = Scorer(given.left_out, given.name, verify=False)
+        scoring["left_out"] = lambda: (
+            quality_parts.left_out(bench, other) | _of_model(given.left_out)
+        )
     # The machine is measured first, before it is warm.
     return measures | scoring
 
 
 def _stamp(given: argparse.Namespace) -> dict[str, Any]:
     """Return when, with which model and on how many rows this run measures."""
-    manifest = json.loads((given.model / "manifest.json").read_text("utf-8"))
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        **_of_model(given.model),
+        "limit": given.limit,
+        "class": given.name,
+    }
+
+
+def _of_model(directory: Path) -> dict[str, Any]:
+    manifest = json.loads((directory / "manifest.json").read_text("utf-8"))
+    return {
         "model": manifest["name"],
         "version": manifest["version"],
         "digest": card.digest(manifest),
-        "limit": given.limit,
-        "class": given.name,
     }
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PARTS: Final = (
     "ranking",
+    "left_out",
     "benign",
     "calibration",
     "parity",
@@ -68,9 +69,14 @@ def _stamps(facts: Mapping[str, Any]) -> str:
             continue
         rows = "-" if name in NO_ROWS else f"at most {part['limit']:,}" if part["limit"] else "all"
         same = part["digest"] == facts["digest"]
-        model = "this" if same else f"another: {part['version']} (`{part['digest'][:12]}`)"
+        model = "this" if same else _other(part)
         lines.append(f"| {name} | {part['date']} | {rows} | {model} |")
     return "\n".join(lines) + "\n"
+
+
+def _other(part: Part) -> str:
+    # Of a model that was trained for one figure alone the digest may not have been kept.
+    return f"another: {part['version']}" + (f" (`{part['digest'][:12]}`)" if part["digest"] else "")
 
 
 def _targets(facts: Mapping[str, Any]) -> str:
@@ -187,6 +193,19 @@ def _ranking(part: Part) -> str:
     return "\n".join([_section("Ranking", text, head, lines) + below, attacks, pooled])
 
 
+def _left_out(part: Part) -> str:
+    return _section(
+        "A source that was left out of training",
+        f"By a model that was trained for this figure alone: {part['version']}.",
+        "| set | category | AUROC | positive / negative |",
+        (
+            f"| {e['set']} | {e['category']} | {_value(e, 'auroc')} "
+            f"| {e['positive']} / {e['negative']} |"
+            for e in part["entries"]
+        ),
+    )
+
+
 def _benign(part: Part) -> str:
     return _section(
         "Acted on although benign",
@@ -293,6 +312,7 @@ def _memory(part: Part) -> str:
 
 _SECTIONS: Final[Mapping[str, Callable[[Part], str]]] = {
     "ranking": _ranking,
+    "left_out": _left_out,
     "benign": _benign,
     "calibration": _calibration,
     "parity": _parity,

@@ -148,7 +148,9 @@ class TestCommand:
 
         def runner(*options: str) -> dict[str, Any]:
             places = ["--data", str(folder), "--model", str(model), "--out", str(out)]
-            quality.main([*SMALL, *places, "--float", str(exact), *options])
+            quality.main(
+                [*SMALL, *places, "--float", str(exact), "--left-out", str(model), *options]
+            )
             found: dict[str, Any] = json.loads(out.with_suffix(".json").read_text("utf-8"))
             return found
 
