@@ -221,6 +221,8 @@ def _labels(settings: Source, given: Mapping[str, float]) -> dict[str, float]:
     labels = {head: float(value) for head, value in given.items() if head in HEADS}
     if settings.mapping == "benign":
         labels = dict.fromkeys(_BENIGN_ZEROS, 0.0) | labels
+    if settings.mapping == "code":
+        labels = {"unsafe_action": 0.0} | labels
     if settings.mapping == "own" and labels:
         labels = _own_labels(labels)
         if not settings.acts and any(CATEGORIES[head].side == "response" for head in labels):

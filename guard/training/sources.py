@@ -58,7 +58,7 @@ class Source(BaseModel):
 
     role: Literal["benign", "harmful", "mixed"]
     licence: tuple[str, ...]
-    mapping: Literal["given", "benign", "own"]
+    mapping: Literal["given", "benign", "code", "own"]
     split: Literal["question", "held_out"]
     validation: Annotated[float, Field(ge=0, lt=1)]
     cap: Annotated[int, Field(gt=0)]

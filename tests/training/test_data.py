@@ -92,6 +92,11 @@ class TestOwnRows:
         assert "unsafe_action" not in data._labels(source("own_deception_more"), {"deception": 1.0})
         assert "unsafe_action" not in data._labels(source("own_jailbreak"), {"jailbreak": 1.0})
 
+    def test_code_that_is_shown_is_no_act(self) -> None:
+        """Nothing else is known of it beyond what is given."""
+        flawed = data._labels(source("insecure_code"), {"insecure_code": 1.0})
+        assert flawed == {"insecure_code": 1.0, "unsafe_action": 0.0}
+
     def test_every_row_is_of_the_schema(self) -> None:
         """Labels are categories, splits and licences are known, and no text is empty."""
         for path in OWN.glob("*.jsonl"):
