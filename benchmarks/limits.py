@@ -17,7 +17,8 @@ generalised Pareto distribution (peaks over threshold; Pickands, Annals of Stati
 shape from probability-weighted moments (Hosking and Wallis, Technometrics 29, 1987) and held
 between a tail that ends and an exponential one: evidence is bounded. `harmful_compliance`, what
 most risky requests aim at, gets a third of the share; the other categories that the class acts on
-get equal parts of the rest.
+get equal parts of the rest. Where more ordinary rows reach a limit than the share all the same,
+tails are heavier than was taken: the share that is fitted for is lowered until no more do.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ TAIL: Final = 0.02
 
 FOREMOST: Final = ("harmful_compliance", 1 / 3)
 """The category that gets more than others of the share, and how much."""
+
+_STEP: Final = 0.95
+"""By how much a share that is fitted for is lowered at a time."""
 
 SHAPES: Final = (-0.5, 0.0)
 """Shapes that a tail may have: from one that ends soon to an exponential one."""
@@ -128,17 +132,41 @@ def _choose(
         for name, limit in security_class.limits.items()
         if name in names and limit.act is not None
     ]
+    found_of = {
+        name: np.array([evidence(heads[name], row) for row in units]) for name in {*names, *acted}
+    }
+    fitted = fitted_share(share, [(part(name, acted), found_of[name][usual]) for name in acted])
+    print(f"Fitted for {fitted:.2%}.\n")
     print("| category | evidence | limit | ordinary above it | risky above it |")
     print("|---|---|---|---|---|")
     for name in names:
-        found = np.array([evidence(heads[name], row) for row in units])
-        least = exceeded_by(share * part(name, acted), found[usual])
+        found = found_of[name]
+        least = exceeded_by(fitted * part(name, acted), found[usual])
         risky = np.array([row.labels.get(name, -1.0) >= 0.5 for row in rows])
         limit = live_risk(least, security_class.prior_of(name))
         print(
             f"| {name} | {least:.1f} | {limit:.2g} | {(found[usual] >= least).sum()} of "
             f"{usual.sum()} | {(found[risky] >= least).mean():.1%} of {risky.sum()} |"
         )
+
+
+def fitted_share(share: float, categories: list[tuple[float, NDArray[np.float64]]]) -> float:
+    """Return the share to fit tails for so that no more of the same rows reach any limit.
+
+    Args:
+        share: of rows that may reach one, below `TAIL`.
+        categories: of each that is acted on, its part of the share and its evidence, shape (rows,).
+
+    Raises:
+        ValueError: more rows than the share have evidence beyond any limit.
+    """
+    fitted = share
+    while fitted > share / 1000:
+        reached = [values >= exceeded_by(fitted * part, values) for part, values in categories]
+        if np.any(reached, axis=0).mean() <= share:
+            return fitted
+        fitted *= _STEP
+    raise ValueError(f"no limits keep {share:.2%} of these rows")
 
 
 def part(name: str, acted: list[str]) -> float:

@@ -35,6 +35,30 @@ class TestExceededBy:
             assert found == sorted(found)
 
 
+class TestFittedShare:
+    """What tails are fitted for, so that what is counted keeps the share too."""
+
+    def test_no_more_rows_reach_a_limit_than_the_share(self) -> None:
+        """Not even where many tails are heavier than any that is fitted."""
+        rng = np.random.default_rng(3)
+        drawn = [(0.25, rng.standard_cauchy(size=1500)) for _ in range(4)]
+        fitted = limits.fitted_share(0.003, drawn)
+        reached = [v >= limits.exceeded_by(fitted * part, v) for part, v in drawn]
+        assert np.any(reached, axis=0).mean() <= 0.003
+        assert fitted < 0.003
+
+    def test_tails_that_are_as_taken_keep_the_share(self) -> None:
+        """Nothing is lowered where fewer rows reach a limit."""
+        drawn = [(1.0, np.random.default_rng(4).uniform(size=4000))]
+        assert limits.fitted_share(0.003, drawn) == 0.003
+
+    def test_rows_beyond_any_limit_are_an_error(self) -> None:
+        """A row may lie beyond where a tail is taken to end, and a small share allows none."""
+        values = np.append(np.random.default_rng(5).uniform(size=2000), 2.0)
+        with pytest.raises(ValueError, match=r"no limits keep 0\.01%"):
+            limits.fitted_share(0.0001, [(1.0, values)])
+
+
 def test_parts_add_up_to_the_share() -> None:
     """The foremost category gets a third, and the others the rest of it in equal parts."""
     acted = ["harmful_compliance", "violence", "sexual", "bad_advice"]
