@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from guard.text.draft import Draft, Edit
 
@@ -49,36 +49,56 @@ _LEET_TOKEN: Final = re.compile(r"(?<![\w@$!.])(?=[A-Za-z]*[@$!\d])[\w@$!]{0,23}
 _SWAPPED: Final = re.compile(r"(?<![\w'@.$-])[A-Za-z]{4,18}(?![\w@$])")
 """Words that may be misspelt: no parts of names, addresses or compounds."""
 
-_FILLERS: Final = "_.-+/*|~="
-"""Signs that may stand in the place of spaces."""
+_DASHES: Final = "\u2010-\u2015\u2212\u00b7\u2022"
+"""Of Unicode, and dots in the middle, as a class of a pattern has them."""
 
-_FILLED: Final = 4
-"""So many words next to signs in the place of spaces are the fewest that are read as a text."""
+_FILLER: Final = re.compile(rf"(?<=[^\W_])[.,;:!?_\-+/*|~=#\\^&%<>{_DASHES}]+(?=[^\W_])")
+"""Signs between two words of one token; of a sentence's end the first may stay."""
 
-_MARK: Final = re.compile(r"(?<=\S)[ \t]+([!-/:-@\[-`{-~]{1,3})(?=\s|$)")
-"""Signs alone between two words, or behind the last one of a line."""
+_FILLERS_MINIMUM: Final = 4
+"""Signs in a token from which it may be a text with signs for spaces."""
+
+_LITTLE: Final = frozenset(
+    "a an and can do for from how i in is it me my of on or that the this to what you".split()  # noqa: SIM905  # reads best
+)
+"""Words that hold a sentence together: of names and lists of words few have two of them."""
+
+_MARK: Final = re.compile(r"(?<=\S)[ \t]+([!-/:-@\[-`{-~]{1,8})(?=\s|$)")
+"""Signs that stand alone, with the white space before them; not where a line begins."""
 
 _ORDINARY_MARKS: Final = frozenset(
     re.findall(
         r"\S+",
-        r"""( ) [ ] { } " ' ` , . ; : ! ? - & + * / = < > | % $ @ _ .. ... -- --- == != <= >= -> =>
-        <- && || += -= *= /= := ++ << >> ** === !== ?? ?. `` ``` ); }; ]; }) () [] {} :) :( ;)
-        {{ }} {% %} \( \) \[ \]""",
+        r"""( ) [ ] { } " ' ` , . ; : ! ? - & + * / = < > | % $ @ _ == != <= >= => && || += -= *= /=
+        := ++ << >> === !== ?? ?. `` ``` ); }; ]; }) () [] {} {{ }} {% %} \( \) \[ \] %>% |>
+        \\\\ \\""",
     )
 )
-"""Signs that ordinary prose, code and tables set between spaces."""
+_ORDINARY_FORMS: Final = re.compile(
+    r"[:;=]['-]?[()\[\]|/\\*<>]+|[-^>][_.]?[-^<]|\*+|\.+|[.-]+|<?[-=]+>?"
+    r"|\(?\\[()\[\]][).,;:]*"
+)
+"""Smileys, words that were left out, dots and dashes, arrows, formulas."""
 
-_MARKS_MINIMUM: Final = 4
+_MARKS_MINIMUM: Final = 3
 _WORDS_PER_MARK: Final = 6
-"""A text with at least so many other signs, and one or more for so many words, is strewn with
-them."""
+"""A stretch is strewn with signs that has so many, each at most so many words from the next."""
 
 _PARTED: Final = re.compile(
-    r"(?<![\w'@.$/-])[A-Za-z]{1,18}(?:[\-_*|~+][A-Za-z]{1,18}){1,3}(?![\w@$/-])"
+    rf"(?<![\w@.$/?=&-])(?<!\w')[A-Za-z]{{1,18}}(?:[\-_*|~+#^=:{_DASHES}]{{1,2}}[A-Za-z]{{1,18}}){{1,7}}"
+    r"(?![\w@$/]|[-_*|~+][A-Za-z])"
 )
 _PARTS: Final = re.compile(r"[A-Za-z]+")
 _PARTED_MINIMUM: Final = 4
 """Letters of a word that is read with a sign inside."""
+
+_TOKEN: Final = re.compile(r"\S+")
+_PLAIN_WORD: Final = re.compile(r"[^\W_]+")
+_ADDRESS: Final = re.compile("://|@")
+_PUNCTUATION: Final = ",.;:!?\"'()"
+
+_PREFIXES: Final = frozenset("anti co de e non pre re sub un".split())  # noqa: SIM905  # reads best
+"""What is written with a hyphen as well as without."""
 
 _LEET_MINIMUM: Final = 4
 _SWAPPED_MINIMUM: Final = 5
@@ -97,54 +117,99 @@ _SHORT_WORDS: Final = frozenset(
 
 def respelt(draft: Draft) -> Draft:
     """Return the draft with its hidden words written as they are known."""
-    draft = _whole(_spaced_again(_swept(draft)))
+    draft = _unparted(_unfilled(_unstrewn(draft)))
     return _unswapped(_joined(_unleeted(draft)))
 
 
-def _swept(draft: Draft) -> Draft:
-    """Take out the signs with which a text is strewn."""
-    marks = [m for m in _MARK.finditer(draft.text) if m[1] not in _ORDINARY_MARKS]
-    if len(marks) < _MARKS_MINIMUM:
-        return draft
-    words = len(draft.text.split()) - len(marks)
-    if words > _WORDS_PER_MARK * len(marks):
-        return draft
-    return draft.replaced([(*m.span(), "", []) for m in marks])
+def _unstrewn(draft: Draft) -> Draft:
+    """Take out the signs with which a stretch of words is strewn.
 
-
-def _spaced_again(draft: Draft) -> Draft:
-    """Write a space for the sign that stands between a text's words in its place."""
-    text = draft.text
-    spaces = sum(map(str.isspace, text))
-    for filler in _FILLERS:
-        # To count first is far quicker than to look at words.
-        if text.count(filler) < max(_FILLED, 2 * spaces):
-            continue
-        parts = [part for word in text.split() for part in word.split(filler)]
-        words = [part.strip(",.;:!?\"'()").lower() for part in parts]
-        words = [word for word in words if word]
-        if len(words) >= _FILLED and 2 * sum(map(_known, words)) > len(words):
-            between = re.finditer(rf"(?<=[^\s{re.escape(filler)}]){re.escape(filler)}(?=\w)", text)
-            return draft.replaced([(*m.span(), " ", None) for m in between])
-    return draft
-
-
-def _whole(draft: Draft) -> Draft:
-    """Write words that a sign parts as one, where no hyphen belongs."""
-    found = [
-        (m, [part[0].lower() for part in _PARTS.finditer(m[0])])
-        for m in _PARTED.finditer(draft.text)
-    ]
-    found = [(m, parts) for m, parts in found if _long(parts) and "".join(parts) in _words()]
-    sure = [not all(map(_known, parts)) for _, parts in found]
-    throughout = sum(sure) >= _THROUGHOUT
+    Signs that belong where they are stay, and those of lines that are mostly no known words.
+    """
     edits: list[Edit] = []
-    for (match, _), known in zip(found, sure, strict=True):
-        if known or throughout:
+    stretch: list[re.Match[str]] = []
+    for mark in _MARK.finditer(draft.text):
+        if mark[1] in _ORDINARY_MARKS or _ORDINARY_FORMS.fullmatch(mark[1]):
+            continue
+        if stretch and not _is_near(draft.text[stretch[-1].end() : mark.start()]):
+            edits += _strewn(draft.text, stretch)
+            stretch = []
+        stretch.append(mark)
+    return draft.replaced(edits + _strewn(draft.text, stretch))
+
+
+def _is_near(between: str) -> bool:
+    """Return whether two signs with this text between them are of one stretch."""
+    return "\n" not in between and len(between.split()) <= _WORDS_PER_MARK
+
+
+def _strewn(text: str, marks: list[re.Match[str]]) -> list[Edit]:
+    """Return the edits that take out the signs of a stretch; none if it is ordinary."""
+    if len(marks) < _MARKS_MINIMUM:
+        return []
+    between = [text[a.end() : b.start()] for a, b in pairwise(marks)]
+    words = [word.strip(_PUNCTUATION).lower() for part in between for word in part.split()]
+    if 2 * sum(map(_known, words)) <= len(words):
+        return []
+    return [(*mark.span(), "", []) for mark in marks]
+
+
+def _unfilled(draft: Draft) -> Draft:
+    """Write spaces for the signs that stand between words in their place.
+
+    Of each token that has at least `_FILLERS_MINIMUM`, is made of known words, and has at least
+    two that hold a sentence together; addresses and paths stay.
+    """
+    edits: list[Edit] = []
+    for token in _TOKEN.finditer(draft.text):
+        signs = list(_FILLER.finditer(draft.text, *token.span()))
+        if len(signs) < _FILLERS_MINIMUM or token[0][0] == "/" or _ADDRESS.search(token[0]):
+            continue
+        words = [word.lower() for word in _PLAIN_WORD.findall(token[0])]
+        little = sum(word in _LITTLE for word in words)
+        if little > 1 and 5 * sum(map(_known, words)) >= 4 * len(words):
+            edits += [(*m.span(), _space_for(m[0]), None) for m in signs]
+    return draft.replaced(edits)
+
+
+def _space_for(signs: str) -> str:
+    """Return a space, behind the sign that ends a sentence or a part of it, if there is one."""
+    return f"{signs[0]} " if len(signs) > 1 and signs[0] in _PUNCTUATION else " "
+
+
+def _unparted(draft: Draft) -> Draft:
+    """Write words that signs part as one.
+
+    Where the parts are not all words themselves, or where at least `_THROUGHOUT` others of the
+    text were read so. What has a hyphen as well as not (`co-operate`) stays.
+    """
+    found = [(m, [part.lower() for part in _PARTS.findall(m[0])]) for m in _parted(draft.text)]
+    certain = {"".join(parts) for _, parts in found if _is_hidden(parts)}
+    throughout = len(certain) >= _THROUGHOUT
+    edits: list[Edit] = []
+    for match, parts in found:
+        if throughout or _is_hidden(parts):
             start, end = match.span()
             sources = [at for at in range(start, end) if draft.text[at].isalpha()]
             edits.append((start, end, "".join(draft.text[at] for at in sources), sources))
     return draft.replaced(edits)
+
+
+def _parted(text: str) -> Iterator[re.Match[str]]:
+    """Yield what signs part and spells a known word without them."""
+    for match in _PARTED.finditer(text):
+        parts = _PARTS.findall(match[0])
+        # A name in code often begins with one letter.
+        is_name = "_" in match[0] and len(parts[0]) == 1
+        if _long(parts) and not is_name and "".join(parts).lower() in _words():
+            yield match
+
+
+def _is_hidden(parts: Sequence[str]) -> bool:
+    """Return whether the parts of a known word are no words that one may write with a hyphen."""
+    if parts[0] in _PREFIXES and _known("".join(parts[1:])):
+        return False
+    return not all(map(_known, parts))
 
 
 def _long(parts: Sequence[str]) -> bool:
@@ -281,6 +346,7 @@ def _split(letters: str) -> list[str]:
 
 
 def _known(word: str) -> bool:
+    """Return whether a lower-case word is known; of short ones only the commonest are."""
     return word in _words() or word in _SHORT_WORDS
 
 
