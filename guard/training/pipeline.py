@@ -28,7 +28,7 @@ from guard import canonical
 from guard.detectors.classifier import Classifier
 from guard.encoding import Encoder
 from guard.policy import load_class
-from guard.sealing import seal
+from guard.sealing import MANIFEST, seal
 from guard.training import aggregate, benign, parity, unfamiliar
 from guard.training.calibrate import calibrate, experimental
 from guard.training.card import card
@@ -36,6 +36,7 @@ from guard.training.data import HEADS, OWN, data_files, load
 from guard.training.export import export
 from guard.training.leaks import clean
 from guard.training.model import SIZES, GuardModel, base_directory
+from guard.training.recover import recovered
 from guard.training.train import Config, train
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Places:
         data: folder of labelled rows.
         out: the model's directory.
         work: for weights, history and the 32-bit graph; too large for the model's directory.
-        start: the work folder of an earlier run to go on from, `None` for a fresh start.
+        start: the work folder of an earlier run to go on from, or a finished model's directory;
+            `None` for a fresh start.
     """
 
     data: Path
@@ -94,14 +96,29 @@ def build(places: Places, config: Config, version: str, *, leak_check: bool = Tr
     places.work.mkdir(parents=True, exist_ok=True)
     if leak_check:
         split = clean(split, places.data, places.work / "leaks")
-    start, earlier = None, []
-    if places.start is not None:
-        start = places.start / WEIGHTS
-        earlier = json.loads((places.start / HISTORY).read_text("utf-8"))
+    start, earlier = _start(places)
     model, history = train(split, encoder(), config, places.work / WEIGHTS, start)
     stages = [*earlier, history]
     (places.work / HISTORY).write_text(json.dumps(stages, indent=2), "utf-8")
     finish(model, split, stages, places, version)
+
+
+def _start(places: Places) -> tuple[Path | None, list[dict[str, Any]]]:
+    """Return the weights to begin with, if any, and what happened in the stages before.
+
+    Raises:
+        FileNotFoundError: there are none where they should be.
+    """
+    if places.start is None:
+        return None, []
+    if (places.start / MANIFEST).is_file():
+        weights = places.work / f"start-{WEIGHTS}"
+        torch.save(recovered(places.start), weights)
+        manifest = json.loads((places.start / MANIFEST).read_text("utf-8"))
+        return weights, manifest.get("training", [])
+    if not (places.start / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{places.start} has neither {WEIGHTS} of a run nor a model")
+    return places.start / WEIGHTS, _stages(places.start)
 
 
 def rebuild(places: Places, config: Config, version: str) -> None:
@@ -203,7 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled *.jsonl.gz")
     parser.add_argument("--out", type=Path, required=True, help="the model's directory")
     parser.add_argument("--work", type=Path, default=Path("build/training"), help="for large files")
-    parser.add_argument("--start", type=Path, help="`--work` of an earlier run to go on from")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="`--work` of an earlier run, or a model's directory, to go on from",
+    )
     parser.add_argument(
         "--rebuild", action="store_true", help="do not train: finish the weights in `--work`"
     )

@@ -1,0 +1,116 @@
+"""Reads trained weights back from a model's quantised graph, to go on training from it.
+
+A directory that the runtime loads has no 32-bit weights. What its graph has is multiplied back:
+steps by their scale, smoothed channels by their factors, embeddings by their rows' scales. What
+rounding lost stays lost; the scores are those of the graph but for the rounding of activations.
+
+This module does not know how a graph is quantised beyond the forms that `quantise` writes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from guard.training.data import HEADS
+from guard.training.export import GRAPH
+from guard.training.model import GuardModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+_STEPS = "_quantized"
+_EMBEDDINGS = "encoder.embeddings."
+_HEAD = "head."
+
+
+def recovered(directory: Path) -> dict[str, torch.Tensor]:
+    """Return the state of a `GuardModel` that scores as the graph of a model's directory does.
+
+    Raises:
+        ValueError: the graph is of another form than `guard train` writes.
+    """
+    graph = _Graph(onnx.load(directory / GRAPH).graph)
+    found = graph.plain() | graph.embeddings() | graph.products() | graph.head()
+    model = GuardModel(len(HEADS))
+    state = {name: torch.from_numpy(np.array(value)) for name, value in found.items()}
+    wanted = {name: value.shape for name, value in model.state_dict().items()}
+    if {name: value.shape for name, value in state.items()} != wanted:
+        raise ValueError(f"{directory / GRAPH} has other weights than `guard train` writes")
+    return state
+
+
+class _Graph:
+    """A quantised graph's weights, by the names that training gives them."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._nodes = graph.node
+        self._stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+        self._users: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._users.setdefault(name, []).append(node)
+
+    def plain(self) -> dict[str, Floats]:
+        """Return what was never rounded: biases and normalisations."""
+        return {
+            name: value
+            for name, value in self._stored.items()
+            if name.startswith("encoder.") and name.endswith((".bias", "LayerNorm.weight"))
+        }
+
+    def embeddings(self) -> dict[str, Floats]:
+        """Return the tables of embeddings."""
+        names = [n.removesuffix(_STEPS) for n in self._stored if n.endswith(_STEPS)]
+        return {
+            name: self._exact(name) * self._stored.get(f"{name}_row_scales", np.float32(1))
+            for name in names
+            if name.startswith(_EMBEDDINGS)
+        }
+
+    def products(self) -> dict[str, Floats]:
+        """Return the weights of the encoder's products, each by its bias's name."""
+        found = {}
+        for node in self._nodes:
+            bias = self._bias(node.output[0]) if node.op_type == "MatMulInteger" else None
+            if bias is not None and not bias.startswith(_HEAD):
+                given = node.input[0].removesuffix(_STEPS).removesuffix("_token_scaled")
+                factors = self._stored.get(f"{given}_factors", np.float32(1))
+                weights = self._exact(node.input[1].removesuffix(_STEPS))
+                scaled = weights * np.reshape(factors, (-1, 1))
+                found[bias.removesuffix("bias") + "weight"] = scaled.T
+        return found
+
+    def head(self) -> dict[str, Floats]:
+        """Return the heads' weights and biases, which stay in floating point."""
+        names = [name for name in self._stored if name.startswith(f"{_HEAD}weight")]
+        if len(names) != 1:
+            raise ValueError("the graph's heads are of another form than `guard train` writes")
+        weights = self._stored[names[0]]
+        turned = weights.T if names[0].endswith("Transposed") else weights
+        return {f"{_HEAD}weight": turned, f"{_HEAD}bias": self._stored[f"{_HEAD}bias"]}
+
+    def _exact(self, name: str) -> Floats:
+        """Return what rounded weights stand for."""
+        steps = self._stored[f"{name}{_STEPS}"].astype(np.float32)
+        zero = self._stored[f"{name}_zero_point"].astype(np.float32)
+        return np.asarray((steps - zero) * self._stored[f"{name}_scale"], np.float32)
+
+    def _bias(self, name: str) -> str | None:
+        """Return the bias that is added to a product once it is scaled."""
+        while users := self._users.get(name):
+            biases: list[str] = [
+                i for i in users[0].input if i.endswith(".bias") and i in self._stored
+            ]
+            if biases:
+                return biases[0]
+            name = users[0].output[0]
+        return None
