@@ -111,7 +111,7 @@ class TestStart:
         """Its weights are taken as they are."""
         run = tmp_path / "run"
         run.mkdir()
-        (run / pipeline.WEIGHTS).write_bytes(b"weights")
+        torch.save({"a": torch.ones(2)}, run / pipeline.WEIGHTS)
         (run / pipeline.HISTORY).write_text('[{"steps": 3}]', "utf-8")
         found = pipeline._start(self.places(tmp_path, run))
         assert found == (run / pipeline.WEIGHTS, [{"steps": 3}])
