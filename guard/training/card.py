@@ -144,9 +144,6 @@ def _head(facts: Mapping[str, Any]) -> str:
 
 
 def _stage(history: Mapping[str, Any]) -> str:
-    if "mixed" in history:
-        parts = (f"{p['share']:.0%} of those after stage {p['stages']}" for p in history["mixed"])
-        return f"The mean of weights: {', '.join(parts)}."
     return (
         f"{history['examples']:,} examples of {history['rows']:,} rows in {history['steps']:,} "
         f"steps, {history['minutes']:.1f} minutes on {history['machine']}."
