@@ -238,7 +238,8 @@ def one_sum(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph with the sum of a product, its bias and the layer's input as one operator.
 
     Written as two sums before a normalisation, ONNX Runtime (1.32) makes all three one operator
-    (`SkipLayerNormalization`), whose loop is several times slower on a CPU than the parts are.
+    (`SkipLayerNormalization`), whose loop is several times slower on a CPU than the parts are. The
+    guard's own sessions switch that off; others that load the graph need not know of it.
     """
     graph = model.graph
     made = {output: node for node in graph.node for output in node.output}
