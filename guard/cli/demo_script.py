@@ -101,8 +101,8 @@ ANSWERS: Final = (
         title="somebody's card number",
         prompt="Which card did I use for the last order?",
         text=(
-            f"The last order was paid with the card {_CARD}, and the receipt went out the same "
-            "evening. Would you like me to use it again?"
+            f"That was the card {_CARD}. The receipt went out the same evening, and the parcel is "
+            "on its way."
         ),
     ),
     ScriptedAnswer(

@@ -604,4 +604,5 @@ def test_work_grows_with_the_length(piece: str) -> None:
     """Ten times the text takes about ten times the work, and by no means a hundred times."""
     normalise("w4rm up \u00e9", deobfuscate=True)
     text = "a" + piece * (40_000 // len(piece))
-    assert work(text) < 40 * work(text[:4_000]) + 0.5
+    # A busy process may stop to collect garbage in one try, quadratic work is in every one.
+    assert any(work(text) < 40 * work(text[:4_000]) + 0.5 for _ in range(3))
