@@ -132,9 +132,7 @@ def _choose(
         for name, limit in security_class.limits.items()
         if name in names and limit.act is not None
     ]
-    found_of = {
-        name: np.array([evidence(heads[name], row) for row in units]) for name in {*names, *acted}
-    }
+    found_of = {name: np.array([evidence(heads[name], row) for row in units]) for name in names}
     fitted = fitted_share(share, [(part(name, acted), found_of[name][usual]) for name in acted])
     print(f"Fitted for {fitted:.2%}.\n")
     print("| category | evidence | limit | ordinary above it | risky above it |")

@@ -55,6 +55,7 @@ from quality_sets import (
     STREAM,
     STREAM_TARGET,
     TRAFFIC,
+    UNKNOWN,
     certain,
     labelled,
 )
@@ -73,9 +74,6 @@ _LENGTHS: Final = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 10_000))
 
 _LENGTH_CATEGORY: Final = "harmful_compliance"
 _RATE: Final = 0.05
-UNKNOWN: Final = "unknown"
-"""Of a kind of hiding that was neither trained on nor is undone."""
-
 _FEWEST: Final = 10
 """Rows of either side below which nothing is pooled over sets."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guard.calibration import Bin
 from guard.plots import reliability_svg
+from quality_sets import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,7 +108,7 @@ def _obfuscation(part: Part) -> str:
     body = [f'<text class="name" x="{_LEFT}" y="18">Share of clear recall that is kept</text>']
     for number, entry in enumerate(entries):
         y = _TOP + 24 * number
-        colour = _COLOURS[1] if entry["group"] == "unknown" else _COLOURS[0]
+        colour = _COLOURS[1] if entry["group"] == UNKNOWN else _COLOURS[0]
         for offset, measure, opacity in ((0, "rate", "0.9"), (9, "act", "0.5")):
             width = plot * entry[measure]["share"]
             body.append(

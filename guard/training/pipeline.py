@@ -103,30 +103,22 @@ def build(places: Places, config: Config, version: str, *, leak_check: bool = Tr
     finish(model, split, stages, places, version)
 
 
-def known_weights(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """Return the weights of a run's work folder or of a finished model, and its stages.
+def _start(places: Places) -> tuple[Path | None, list[dict[str, Any]]]:
+    """Return the weights to begin with, if any, and what happened in the stages before.
 
     Raises:
-        FileNotFoundError: the folder is neither.
+        FileNotFoundError: there are none where they should be.
     """
-    if (folder / MANIFEST).is_file():
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return recovered(folder), manifest.get("training", [])
-    if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder} has neither {WEIGHTS} of a run nor a model")
-    return torch.load(folder / WEIGHTS, weights_only=True), _stages(folder)
-
-
-def _start(places: Places) -> tuple[Path | None, list[dict[str, Any]]]:
-    """Return the weights to begin with, if any, and what happened in the stages before."""
     if places.start is None:
         return None, []
-    weights, stages = known_weights(places.start)
-    if (places.start / WEIGHTS).is_file():
-        return places.start / WEIGHTS, stages
-    path = places.work / f"start-{WEIGHTS}"
-    torch.save(weights, path)
-    return path, stages
+    if (places.start / MANIFEST).is_file():
+        manifest = json.loads((places.start / MANIFEST).read_text("utf-8"))
+        path = places.work / f"start-{WEIGHTS}"
+        torch.save(recovered(places.start), path)
+        return path, manifest.get("training", [])
+    if not (places.start / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{places.start} has neither {WEIGHTS} of a run nor a model")
+    return places.start / WEIGHTS, _stages(places.start)
 
 
 def rebuild(places: Places, config: Config, version: str) -> None:

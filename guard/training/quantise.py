@@ -96,8 +96,7 @@ WAYS: Final[Mapping[str, Callable[[Path, Path, Sequence[Window]], None]]] = {
 def rewritten(source: Path, windows: Sequence[Window]) -> onnx.ModelProto:
     """Return a float graph that gives the same logits and loses less when it is rounded."""
     peaks = _peaks(source, windows[:: max(1, len(windows) // _PEAK_WINDOWS)])
-    even = tokens_scaled(smoothed(onnx.load(source), peaks))
-    return one_sum(one_attention(embeddings_scaled(even)))
+    return one_attention(embeddings_scaled(tokens_scaled(smoothed(onnx.load(source), peaks))))
 
 
 def smoothed(model: onnx.ModelProto, peaks: Mapping[str, Floats]) -> onnx.ModelProto:
@@ -232,33 +231,6 @@ def one_attention(model: onnx.ModelProto) -> onnx.ModelProto:
     _replace(graph, _needed(graph, [ends.get(node.output[0], node) for node in graph.node]))
     model.opset_import.append(helper.make_opsetid(_OPERATORS, 1))
     return model
-
-
-def one_sum(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph with the sum of a product, its bias and the layer's input as one operator.
-
-    Written as two sums before a normalisation, ONNX Runtime (1.32) makes all three one operator
-    (`SkipLayerNormalization`), whose loop is several times slower on a CPU than the parts are. The
-    guard's own sessions switch that off; others that load the graph need not know of it.
-    """
-    graph = model.graph
-    made = {output: node for node in graph.node for output in node.output}
-    sums = {}
-    for node in graph.node:
-        total = made.get(node.input[0]) if node.op_type == "LayerNormalization" else None
-        if total is not None and total.op_type == "Add":
-            parts = [_terms(name, made) for name in total.input]
-            if sum(map(len, parts)) > len(parts):
-                sums[total.output[0]] = helper.make_node(
-                    "Sum", [*parts[0], *parts[1]], [total.output[0]]
-                )
-    _replace(graph, _needed(graph, [sums.get(node.output[0], node) for node in graph.node]))
-    return model
-
-
-def _terms(name: str, made: Mapping[str, onnx.NodeProto]) -> list[str]:
-    node = made.get(name)
-    return list(node.input) if node is not None and node.op_type == "Add" else [name]
 
 
 def _end_of_attention(graph: onnx.GraphProto, softmax: onnx.NodeProto) -> tuple[str, str]:

@@ -66,13 +66,6 @@ class TestRewriting:
         left = {node.op_type for node in graph.node}
         assert not left & {"Softmax", "Where", "IsNaN"}
 
-    def test_a_sum_before_a_normalisation_is_one_operator(self, plain: Path) -> None:
-        """Two in each layer, of a product, its bias and what the layer was given."""
-        graph = quantise.one_sum(onnx.load(plain)).graph
-        made = {output: node for node in graph.node for output in node.output}
-        given = [made[n.input[0]] for n in graph.node if n.op_type == "LayerNormalization"]
-        assert [(node.op_type, len(node.input)) for node in given[1:]] == [("Sum", 3)] * 12
-
     def test_a_graph_without_attention_is_refused(self) -> None:
         """Nothing is passed on unchanged without a word."""
         with pytest.raises(ValueError, match="no attention"):
