@@ -17,8 +17,10 @@ generalised Pareto distribution (peaks over threshold; Pickands, Annals of Stati
 shape from probability-weighted moments (Hosking and Wallis, Technometrics 29, 1987) and held
 between a tail that ends and an exponential one: evidence is bounded. `harmful_compliance`, what
 most risky requests aim at, gets a third of the share; the other categories that the class acts on
-get equal parts of the rest. Where more ordinary rows reach a limit than the share all the same,
-tails are heavier than was taken: the share that is fitted for is lowered until no more do.
+get equal parts of the rest. Ordinary answers are judged twice, with their prompt and without it: a
+guard is not always told what was asked. Where more ordinary rows reach a limit than the share all
+the same, tails are heavier than was taken: the share that is fitted for is lowered until no more
+do.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -54,6 +57,10 @@ SEED: Final = 13
 
 ORDINARY: Final = ("own_hard_benign", "own_benign_chat", "own_multi_turn", "orbench_responses")
 
+KNOWN: Final = "benign_wildbench_responses"
+"""It holds up to 15 models' answers to each question and no prompt, by which rows are split: of
+those that validate the model knows other answers, and more of those that it does not know reach a
+limit (docs/quality.md)."""
 
 TAIL: Final = 0.02
 """Share of ordinary rows that counts as the tail."""
@@ -72,8 +79,14 @@ PROMPTS: Final = 700
 
 
 def ordinary(row: Row) -> bool:
-    """Return whether a row is an answer that should pass in every class."""
-    return row.file.startswith(("benign_", *ORDINARY))
+    """Return whether a row is an answer to an unseen question that should pass in every class."""
+    return row.file.startswith(("benign_", *ORDINARY)) and row.file != KNOWN
+
+
+def judged(rows: list[Row]) -> list[Row]:
+    """Return the rows that limits are chosen on: the ordinary ones with and without a prompt."""
+    asked = [row for row in rows if ordinary(row) and row.response.strip() and row.prompt.strip()]
+    return [*rows, *(replace(row, prompt="") for row in asked)]
 
 
 def main() -> None:
@@ -87,7 +100,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, help="of ordinary rows to act on: print evidence")
     given = parser.parse_args()
     security_class = load_class(given.name)
-    rows = load(given.data, seed=SEED).validation
+    rows = judged(load(given.data, seed=SEED).validation)
     random.Random(0).shuffle(rows)
     units = cached(rows, given.cache)
     heads = {head.category: head for head in read(BUNDLED_MODEL, None, verify=True).heads}
