@@ -33,7 +33,10 @@ PROMPT_TOKENS: Final = 48
 """Tokens of the prompt's end that the model sees before the text."""
 
 PROMPT_CHARACTERS: Final = 600
-"""Characters of the prompt's end that are tokenised for them."""
+"""Characters of the prompt's end that are tokenised for them, at least."""
+
+_LONG_TOKEN: Final = 12
+"""Characters for which a token stands at most, but for very long words."""
 
 TEXT_TOKENS: Final = 128
 """Tokens of context and unit in one window."""
@@ -73,19 +76,24 @@ class Sizes:
         text: of context and unit in one window.
         stride: how far apart the windows of a longer text begin.
         closing: of the end of a complete answer that is read once more as a whole; 0 for none.
+        closing_prompt: of the prompt's end before that; 0 for as many as before a unit.
     """
 
     prompt: int = PROMPT_TOKENS
     text: int = TEXT_TOKENS
     stride: int = STRIDE_TOKENS
     closing: int = 0
+    closing_prompt: int = 0
 
     def within(self, room: int) -> Sizes:
         """Return the sizes for at most `room` text tokens; windows overlap in proportion."""
         closing = min(self.closing, room)
+        # What the answer's end leaves goes to the prompt's.
+        before = min(self.closing_prompt, room + self.prompt - closing)
+        fitting = replace(self, closing=closing, closing_prompt=before)
         if self.text <= room:
-            return replace(self, closing=closing)
-        return Sizes(self.prompt, room, max(1, room * self.stride // self.text), closing)
+            return fitting
+        return replace(fitting, text=room, stride=max(1, room * self.stride // self.text))
 
 
 class Encoder:
@@ -154,7 +162,7 @@ class Encoder:
         tokens, context = self._split(text, start)
         template = self._alone if side == "prompt" else self._paired or self._alone
         paired = template is self._paired
-        tail = self._prompt_tail(prompt[-PROMPT_CHARACTERS:]) if paired else ()
+        tail = self._prompt(prompt, self._sizes.prompt) if paired else ()
         characters = np.array([end - begin for begin, end in tokens.offsets], np.int64)
         found = []
         for first, last in windows(len(tokens.ids), self._sizes, context):
@@ -172,13 +180,18 @@ class Encoder:
             return None
         tokens, _ = self._split(text, 0)
         template = self._paired or self._alone
-        tail = self._prompt_tail(prompt[-PROMPT_CHARACTERS:]) if self._paired else ()
+        count = self._sizes.closing_prompt or self._sizes.prompt
+        tail = self._prompt(prompt, count) if self._paired else ()
         first = max(0, len(tokens.ids) - self._sizes.closing)
         characters = np.array([end - begin for begin, end in tokens.offsets[first:]], np.int64)
         return Encoded(*template.window(tail, tokens.ids[first:], 0), characters)
 
-    def _tail(self, prompt: str) -> tuple[int, ...]:
-        return tuple(self._ids(prompt)[-self._sizes.prompt :])
+    def _prompt(self, prompt: str, count: int) -> tuple[int, ...]:
+        """Return the last `count` tokens of a prompt, of which no more is tokenised than needed."""
+        return self._prompt_tail(prompt[-max(PROMPT_CHARACTERS, _LONG_TOKEN * count) :], count)
+
+    def _tail(self, prompt: str, count: int) -> tuple[int, ...]:
+        return tuple(self._ids(prompt)[-count:])
 
     def _ids(self, text: str) -> list[int]:
         return self._split(text, 0)[0].ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,28 @@ class TestTemplates:
         assert Encoder(bert(), sizes=Sizes(2, 4, 2)).encode_closing("", "lamp") is None
         tight = Encoder(bert(), sizes=Sizes(2, 4, 2, closing=90), limit=15)
         assert tight.sizes == Sizes(2, 4, 2, closing=10)
+
+    def test_a_closing_read_may_see_more_of_the_prompt(self) -> None:
+        """Than a unit does; the answer's end comes first where a model reads little at once."""
+        tokenizer = bert()
+        sizes = Sizes(1, 4, 2, closing=3, closing_prompt=4)
+        window = Encoder(tokenizer, sizes=sizes).encode_closing("tide pier " * 3, "lamp " * 9)
+        assert window is not None
+        assert shown(tokenizer, window) == "[CLS] tide pier tide pier [SEP] lamp lamp lamp [SEP]"
+        (unit,) = Encoder(tokenizer, sizes=sizes).encode("tide pier " * 3, "lamp " * 4)
+        assert shown(tokenizer, unit) == "[CLS] pier [SEP] lamp lamp lamp lamp [SEP]"
+        tight = replace(sizes, closing=90, closing_prompt=9)
+        assert Encoder(tokenizer, sizes=tight, limit=15).sizes == replace(
+            sizes, closing=11, closing_prompt=1
+        )
+
+    def test_a_long_prompt_is_tokenised_from_its_end(self) -> None:
+        """As far back as it is read, and hardly any further."""
+        sizes = Sizes(1, 4, 2, closing=3, closing_prompt=200)
+        encoder = Encoder(bert(), sizes=sizes)
+        window = encoder.encode_closing("tide " * 10_000, "lamp")
+        assert window is not None
+        assert len(window.ids) == 200 + 1 + 3
 
     def test_a_pair_for_roberta(self) -> None:
         """RoBERTa puts two separators between the parts and knows one type."""

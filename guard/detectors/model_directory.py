@@ -416,7 +416,7 @@ class _Reader:
             field.name: _whole(own.get(f"{field.name}_tokens", field.default))
             for field in fields(Sizes)
         }
-        least = {"closing": 0}
+        least = {"closing": 0, "closing_prompt": 0}
         wrong = [n for n, value in sizes.items() if value is None or value < least.get(n, 1)]
         for name in wrong:
             bound = f"{least[name]} or more" if name in least else "above 0"

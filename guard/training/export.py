@@ -178,6 +178,7 @@ def _config(model: GuardModel) -> dict[str, Any]:
             "text_tokens": SIZES.text,
             "stride_tokens": SIZES.stride,
             "closing_tokens": SIZES.closing,
+            "closing_prompt_tokens": SIZES.closing_prompt,
             "context_characters": CONTEXT,
             "unit_characters": [UNIT_MINIMUM, UNIT_MAXIMUM],
         },

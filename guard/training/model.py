@@ -14,8 +14,9 @@ from transformers import BertModel
 
 from guard.encoding import Sizes
 
-SIZES: Final = Sizes(prompt=48, text=64, stride=48, closing=192)
-"""How text is cut: units in short windows, and the whole answer's end in one long one."""
+SIZES: Final = Sizes(prompt=48, text=64, stride=48, closing=192, closing_prompt=160)
+"""How text is cut: units in short windows, and the whole answer's end in one long one, behind
+more of the prompt: whom an answer flatters stands there."""
 
 
 def base_directory() -> Path:
@@ -32,21 +33,28 @@ class GuardModel(nn.Module):
         heads: number of categories.
         dropout: of the pooled embedding.
         frozen: how many of the lowest layers, the embeddings included, keep their weights.
-        inner_dropout: of the encoder; one pass over the rows does not overfit without, and
-            on a CPU it costs a quarter of the time.
+        inner_dropout: of the encoder's hidden states; a single pass over the rows does not
+            overfit without.
+        attention: how the encoder computes it, in the terms of `transformers`.
     """
 
     def __init__(
-        self, heads: int, dropout: float = 0.1, frozen: int = 0, inner_dropout: float = 0.0
+        self,
+        heads: int,
+        dropout: float = 0.1,
+        frozen: int = 0,
+        inner_dropout: float = 0.0,
+        attention: str = "sdpa",
     ) -> None:
         """Start from the base encoder and a fresh head."""
         super().__init__()
         self.encoder: Any = BertModel.from_pretrained(
             base_directory(),
             add_pooling_layer=False,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             hidden_dropout_prob=inner_dropout,
-            attention_probs_dropout_prob=inner_dropout,
+            # To draw for every pair of tokens would take a CPU a third of a step.
+            attention_probs_dropout_prob=0.0,
         )
         lowest = [self.encoder.embeddings, *self.encoder.encoder.layer][
             : frozen + 1 if frozen else 0

@@ -1,8 +1,9 @@
 """Ways to hide text from a filter: to train on, and to measure what recall they cost.
 
-`TRAINED` are mixed into training rows. `UNDONE` are not, but `guard.text.spelling` is made to undo
-them. `HELD_OUT` are neither: what the model keeps under them is what it may keep under a trick
-that nobody here thought of.
+`TRAINED` are mixed into training rows: tricks that `guard.text` undoes more or less, and `edits`,
+slips by chance that nothing undoes, so that the model learns to read on. `UNDONE` are not, but
+`guard.text.spelling` is made to undo them. `HELD_OUT` are neither: what the model keeps under them
+is what it may keep under a trick that nobody here thought of.
 
 This module does not know how well any of them is undone.
 """
@@ -22,6 +23,8 @@ _CYRILLIC: Final = str.maketrans(
     {"a": "\u0430", "e": "\u0435", "o": "\u043e", "p": "\u0440", "c": "\u0441", "x": "\u0445"}
 )
 _WORD: Final = re.compile(r"[A-Za-z]{4,}")
+_GAP: Final = re.compile(r"(?<=\w) (?=\w)")
+_SLIPS: Final = "abcdefghijklmnopqrstuvwxyz.-'#_"
 _VOWEL: Final = re.compile(r"(?<=\w)[aeiou](?=\w)")
 
 
@@ -69,6 +72,20 @@ def _typos(text: str, rng: random.Random) -> str:
 def _diacritics(text: str, rng: random.Random) -> str:
     marked = (c + "\u0301" if c.isalpha() and rng.random() < 0.3 else c for c in text)
     return unicodedata.normalize("NFC", "".join(marked))
+
+
+def _edits(text: str, rng: random.Random) -> str:
+    """Return `text` with chance slips: letters lost, added, taken for others; words run on."""
+    words, gaps = rng.uniform(0.1, 0.6), rng.uniform(0.0, 0.1)
+
+    def slipped(word: str) -> str:
+        at = rng.randrange(len(word))
+        # A doubled letter is one of the tricks that are held out.
+        other = rng.choice(_SLIPS.replace(word[at].lower(), ""))
+        return word[:at] + rng.choice(("", other, other + word[at])) + word[at + 1 :]
+
+    edited = _some_words(text, rng, slipped, words)
+    return _GAP.sub(lambda m: "" if rng.random() < gaps else m[0], edited)
 
 
 def _hyphens(text: str, rng: random.Random) -> str:
@@ -120,6 +137,7 @@ TRAINED: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
     "spaced_letters": _spaced,
     "typos": _typos,
     "diacritics": _diacritics,
+    "edits": _edits,
 }
 """Kinds that training mixes in."""
 
@@ -143,5 +161,6 @@ KINDS: Final = {**TRAINED, **UNDONE, **HELD_OUT}
 
 
 def obfuscated(text: str, rng: random.Random) -> str:
-    """Return `text` hidden in a trained way that `rng` picks."""
-    return TRAINED[rng.choice(sorted(TRAINED))](text, rng)
+    """Return `text` hidden in a trained way that `rng` picks: by half one that nothing undoes."""
+    kind = "edits" if rng.random() < 0.5 else rng.choice(sorted(TRAINED))
+    return TRAINED[kind](text, rng)

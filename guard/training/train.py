@@ -141,7 +141,13 @@ def train(
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
     passes = [_ordered(split, config, number) for number in range(config.epochs)]
-    model = GuardModel(len(HEADS), frozen=config.frozen, inner_dropout=config.dropout)
+    model = GuardModel(
+        len(HEADS),
+        frozen=config.frozen,
+        inner_dropout=config.dropout,
+        # On a CPU the fused kernel's way back takes longer than the matrices it saves.
+        attention="eager" if config.torch_device.type == "cpu" else "sdpa",
+    )
     if start is not None:
         model.load_state_dict(torch.load(start, weights_only=True))
     if config.rehearse:
