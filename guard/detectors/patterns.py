@@ -1,7 +1,8 @@
 """Pattern packs: many patterns over one text, gated by one engine and confirmed by `re`.
 
 One hyperscan database holds all patterns of a pack and says which may match; `re` then
-confirms only those, with its groups, look-arounds and a checksum where there is one. The
+confirms only those, with its groups, look-arounds and a checksum where there is one. A text is
+read twice where that differs: as it stands, and with values set apart from what is around. The
 gate over-approximates, so that gated and ungated findings are the same. Where hyperscan
 cannot be imported every pattern runs by `re`: the same findings, more slowly.
 
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from guard.detectors.base import Passage
-    from guard.text.normalise import Normalised
 
 _CONTEXT: Final = 48
 """Characters before a match in which its context word must stand."""
+
+_ESCAPE: Final = re.compile(r"(?<=\\)[bfnrtv]")
+_EMPHASIS: Final = re.compile(
+    r"""(?:(?<=[\s"'`(\[{<>,;:=|])|^)[_*~-]{1,3}(?=[A-Za-z0-9])"""
+    r"""|(?<=[A-Za-z0-9])[_*~]{1,3}(?=[\s"'`)\]}<>.,;:!?|\\]|$)"""
+)
+"""Signs around a word, not within a key."""
 
 _log = Log()
 _loading: Final = threading.Lock()
@@ -118,7 +125,9 @@ class PatternDetector:
         one counts; matches that merely overlap all count.
         """
         normal = normalise(text)
-        return _outermost([self._finding(p, *span) for p, span in self._matches(normal)])
+        readings = dict.fromkeys((normal.text, set_apart(normal.text)))
+        spans = [found for reading in readings for found in self._matches(reading)]
+        return _outermost([self._finding(p, *normal.span(*span)) for p, span in spans])
 
     def _finding(self, pattern: Pattern, start: int, end: int) -> Finding:
         category = self.categories[0]
@@ -126,11 +135,11 @@ class PatternDetector:
             category, pattern.evidence, start, end, self.name, self.version, pattern.name
         )
 
-    def _matches(self, normal: Normalised) -> Iterator[tuple[Pattern, tuple[int, int]]]:
-        for index in self._candidates(normal.text):
+    def _matches(self, text: str) -> Iterator[tuple[Pattern, tuple[int, int]]]:
+        for index in self._candidates(text):
             pattern = self._patterns[index]
-            for match in self._confirmed_matches(index, normal.text):
-                yield pattern, normal.span(*match.span(pattern.group))
+            for match in self._confirmed_matches(index, text):
+                yield pattern, match.span(pattern.group)
 
     def _confirmed_matches(self, index: int, text: str) -> Iterator[re.Match[str]]:
         expression, position = self._expressions[index], 0
@@ -216,6 +225,16 @@ def _hyperscan_loaded() -> Any:
         _log.debug("guard.patterns_ungated", error=str(error))
         return None
     return hyperscan
+
+
+def set_apart(text: str) -> str:
+    r"""Return `text`, of the same length, with spaces for what joins a value to its surroundings.
+
+    That are the letters of escapes, since raw JSON writes a line end as `\n` and a key behind it
+    would seem to begin with an n, and the signs of emphasis around a word (`_4111 ..._`), which
+    are characters of keys and numbers elsewhere.
+    """
+    return _EMPHASIS.sub(lambda m: " " * len(m[0]), _ESCAPE.sub(" ", text))
 
 
 def redact(text: str, *, detectors: Iterable[PatternDetector]) -> str:

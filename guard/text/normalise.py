@@ -2,7 +2,7 @@
 
 The base form undoes what hides text from a reader of bytes but not from a person: NFKC
 (Unicode Standard Annex #15), removal of characters that do not show (default-ignorable,
-tags, bidi controls), and look-alike letters of other scripts in words that mix scripts
+tags, control characters), and look-alike letters of other scripts in words that mix scripts
 (Unicode Technical Standard #39, the single characters whose skeleton is one ASCII letter).
 `deobfuscate` also undoes misspellings that hide words (`spelling`).
 
@@ -31,14 +31,19 @@ if TYPE_CHECKING:
     from guard.text.draft import Edit
 
 _IGNORABLE: Final = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
 )
-"""Unicode's default-ignorable characters and the bidi controls."""
+"""Unicode's default-ignorable characters and the controls, but for white space."""
 
-_UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
-"""What does not encode to UTF-8 or breaks tools on the way; becomes U+FFFD."""
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+
+_HALVES: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+"""Surrogates of UTF-16 that stand for one character together, as a stream may cut it."""
+
+_UNWRITABLE: Final = re.compile("[\ud800-\udfff]")
+"""What does not encode to UTF-8; becomes U+FFFD."""
 
 _OTHER: Final = re.compile(r"[^\x00-\x7f]+")
 _WORD: Final = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f])*")
@@ -56,6 +61,11 @@ _CLUSTER_LIMIT: Final = 32
 """Characters of one cluster that count; to order more marks takes time that grows quadratically.
 
 Unicode's stream-safe text format allows 30 marks (Unicode Standard Annex #15)."""
+
+
+_REPEATS: Final = 64
+_REPEATED: Final = re.compile(rf"(.)\1{{{_REPEATS},}}", re.DOTALL)
+"""One character more often than anybody needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +105,18 @@ def normalise(text: str, *, deobfuscate: bool = False) -> Normalised:
     """Return `text` in the form in which detectors read it.
 
     Args:
-        text: any string, lone surrogates and NUL included (they become U+FFFD).
-        deobfuscate: also undo misspellings that hide words, for the classifier.
+        text: any string, lone surrogates included (they become U+FFFD).
+        deobfuscate: also undo misspellings that hide words, and leave out most of one character
+            over and over, for the classifier.
             Pattern detectors must not: it would change digits of numbers and keys.
 
-    The base form of ASCII text without NUL is the text itself, and the base form of a base
-    form is unchanged. Takes time linear in the length.
+    The base form of ASCII text without control characters is the text itself, and the base form
+    of a base form is unchanged. Takes time linear in the length.
     """
-    plain = text.isascii() and "\x00" not in text
+    plain = text.isascii() and not _CONTROL.search(text)
     draft = Draft(text, range(len(text)), range(1, len(text) + 1))
+    if deobfuscate:
+        draft = _shortened(draft)
     if not plain:
         draft = _base(draft)
     if deobfuscate:
@@ -114,11 +127,26 @@ def normalise(text: str, *, deobfuscate: bool = False) -> Normalised:
     return Normalised(draft.text, text, draft.starts, draft.ends)
 
 
+def _shortened(draft: Draft) -> Draft:
+    """Leave out all but the last of one character over and over.
+
+    They say no more than a few do, and one may stand for as many words as it fills a window with.
+    """
+    found = _REPEATED.finditer(draft.text)
+    return draft.replaced([(m.start(), m.end() - _REPEATS, "", []) for m in found])
+
+
 def _base(draft: Draft) -> Draft:
+    draft = draft.replaced([(*m.span(), _whole(m[0]), None) for m in _HALVES.finditer(draft.text)])
     draft = draft.replaced([(*m.span(), "\ufffd", None) for m in _UNWRITABLE.finditer(draft.text)])
     draft = _composed(_shown(draft))
     # A look-alike that became a letter may compose with the mark behind it.
     return _composed(draft.replaced(_look_alikes(draft.text)))
+
+
+def _whole(halves: str) -> str:
+    """Return the character that two surrogates stand for."""
+    return halves.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _shown(draft: Draft) -> Draft:

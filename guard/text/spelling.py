@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
-from itertools import pairwise, product
+from itertools import groupby, pairwise, product
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _ORDINARY: Final = re.compile(r"\$?\d+[A-Za-z]{1,4}")
 """Quantities such as 10am, 1st or 500kg, whatever letters follow."""
 
 _SPACED: Final = re.compile(
-    r"(?<![\w.])[A-Za-z0-9@$!](?P<sep>[ .\-_*|/])(?:[A-Za-z0-9@$!](?P=sep)){2,62}[A-Za-z0-9@$!]"
+    r"(?<![\w.])[A-Za-z0-9@$!](?P<sep>[ .\-_*|/])(?:[A-Za-z0-9@$!](?P=sep)){2,}[A-Za-z0-9@$!]"
     r"(?![\w@$])"
 )
 _LEET_TOKEN: Final = re.compile(r"(?<![\w@$!.])(?=[A-Za-z]*[@$!\d])[\w@$!]{0,23}[\w@$](?![\w@$])")
@@ -107,6 +107,9 @@ _SWAPPED_MINIMUM: Final = 5
 _THROUGHOUT: Final = 3
 """Words hidden in one way from which a text counts as hidden so throughout: in such a text the
 short and ambiguous ones are read too."""
+
+_NO_WORD: Final = 2
+"""What a letter in no word costs, where a word costs 1."""
 
 _AMBIGUOUS_LIMIT: Final = 4
 _WORD_MAXIMUM: Final = 12
@@ -306,10 +309,9 @@ def _joined(draft: Draft) -> Draft:
     """Join letters that were set apart where they read as words."""
     edits: list[Edit] = []
     for match in _SPACED.finditer(draft.text):
-        letters = match[0][::2].lower()
-        reading = _first_reading(letters, lambda r: bool(_split(r)))
-        if reading is not None:
-            edits.append(_respaced(match.start(), match.end(), _split(reading)))
+        words = _spelt(match[0][::2].lower())
+        if words:
+            edits.append(_respaced(match.start(), match.end(), words))
     return draft.replaced(edits)
 
 
@@ -325,24 +327,48 @@ def _respaced(start: int, end: int, words: list[str]) -> Edit:
     return start, end, " ".join(words), sources
 
 
-def _split(letters: str) -> list[str]:
-    """Return known words that spell `letters`, as few as possible; empty if there are none.
+def _spelt(letters: str) -> list[str]:
+    """Return the words that `letters` spell, leet ones read, and what is no word between them.
 
-    A single word must have four letters, and at least half of the letters must be in words
-    of three or more, so that initials and enumerations are left alone.
+    As few as possible, in time linear in the letters. Initials and enumerations are left alone:
+    at least half of the letters must be in known words of three or more, and where some are in no
+    word, two thirds, in `_THROUGHOUT` different ones.
     """
-    best: list[list[str] | None] = [[]] + [None] * len(letters)
+    # For each end of a part: what it costs to come so far, where its last word begins, the word.
+    costs, steps = [0], [(0, "")]
     for end in range(1, len(letters) + 1):
+        cost, step = costs[end - 1] + _NO_WORD, (end - 1, "")
         for start in range(max(0, end - _WORD_MAXIMUM), end):
-            before, word = best[start], letters[start:end]
-            if before is None or not _known(word):
-                continue
-            known = best[end]
-            if known is None or len(before) + 1 < len(known):
-                best[end] = [*before, word]
-    found = best[-1] or []
-    long = sum(len(word) for word in found if len(word) > 2)
-    return found if 2 * long >= len(letters) else []
+            if costs[start] + 1 < cost and (word := _read(letters[start:end])):
+                cost, step = costs[start] + 1, (start, word)
+        costs.append(cost)
+        steps.append(step)
+    found: list[tuple[bool, str]] = []
+    end = len(letters)
+    while end:
+        start, word = steps[end]
+        found.append((bool(word), word or letters[start:end]))
+        end = start
+    long = [word for known, word in found if known and len(word) > 2]
+    read, whole = sum(map(len, long)), all(known for known, _ in found)
+    if 2 * read < len(letters):
+        return []
+    if not whole and (3 * read < 2 * len(letters) or len(set(long)) < _THROUGHOUT):
+        return []
+    # Letters that are in no word stand together.
+    parts = groupby(reversed(found), key=lambda part: part[0])
+    return [
+        word
+        for known, group in parts
+        for word in ([w for _, w in group] if known else ["".join(w for _, w in group)])
+    ]
+
+
+def _read(letters: str) -> str | None:
+    """Return the known word that letters spell, in leet or not."""
+    if letters.isalpha():
+        return letters if _known(letters) else None
+    return _first_reading(letters, _known, least=1)
 
 
 def _known(word: str) -> bool:

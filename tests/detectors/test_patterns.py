@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guard.detectors.base import Detector, Finding, Passage
@@ -265,7 +265,7 @@ class TestGate:
             assert gated.find(text) == reference.find(text)
 
     @pytest.mark.parametrize("pattern", EVERY, ids=lambda pattern: pattern.name)
-    @settings(max_examples=10)
+    @settings(max_examples=10, suppress_health_check=[HealthCheck.filter_too_much])
     @given(st.data())
     def test_a_gate_lets_its_pattern_pass(self, pattern: Pattern, data: st.DataObject) -> None:
         """Whatever fits a pattern's expression and context passes its gate."""

@@ -17,6 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from guard.categories import CATEGORIES
+from guard.detectors.patterns import set_apart
 from guard.detectors.secrets import assigned, entropy, is_jwt, real, secret_detector
 
 DETECTOR = secret_detector()
@@ -277,6 +278,35 @@ class TestInContext:
         before, secret, after = parts
         split = f"{secret[:9]}{hidden}{secret[9:]}"
         assert found(f"{before}{split}{after}") == [(name, split)]
+
+    @pytest.mark.parametrize(
+        "around",
+        [
+            '{{"a": "x\\n{0}"}}',
+            '{{"a": "{{\\"b\\": \\"\\\\t{0}\\"}}"}}',
+            "It is _{0}_.",
+            "It is __{0}__!",
+            "- a\n-{0}",
+            "**{0}**",
+            "('_{0}_')",
+        ],
+    )
+    def test_escapes_and_emphasis_hide_no_key(self, around: str) -> None:
+        """A line end in raw JSON is a letter, and signs of emphasis are characters of keys."""
+        key = make(SHAPES["aws_access_key"], 3)
+        assert found(around.format(key)) == [("aws_access_key", key)]
+
+    @given(st.text(st.sampled_from("ab1_-*~. \\n\t\"'()")))
+    def test_what_is_set_apart_keeps_its_length(self, text: str) -> None:
+        """So that what is found there is where it was."""
+        assert len(set_apart(text)) == len(text)
+
+    @pytest.mark.parametrize("cut", ["\x00", "\x08", "\x7f", "\x9b", "\ufff9"])
+    def test_controls_hide_no_key(self, cut: str) -> None:
+        """What does not show is no part of a key, and is taken out with it."""
+        key = make(SHAPES["aws_access_key"], 3)
+        hidden = key[:8] + cut + key[8:]
+        assert found(f"It is {hidden}.") == [("aws_access_key", hidden)]
 
 
 class TestNoSecret:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import sys
 import unicodedata
 from time import process_time
@@ -136,9 +137,21 @@ class TestHidden:
         assert all(unicodedata.name(c, "").startswith(shown) for c in kept)
 
     def test_unwritable_is_replaced(self) -> None:
-        """NUL and lone surrogates become the replacement character, one for one."""
-        for text in ("\x00", "\ud800", "\udfff", "a\x00b\ud83d", "\ude00\ud83d"):
+        """Lone surrogates become the replacement character, one for one."""
+        for text in ("\ud800", "\udfff", "ab\ud83d", "\ude00\ud83d"):
             assert base(text) == "".join(c if c in "ab" else "\ufffd" for c in text)
+
+    def test_two_halves_are_the_character_they_stand_for(self) -> None:
+        """As a stream of UTF-16 that is cut between them gives it."""
+        normal = normalise("my \ud835\udc00!")
+        assert normal.text == "my A!"
+        assert normal.span(3, 4) == (3, 5)
+
+    def test_controls_are_taken_out(self) -> None:
+        """They do not show, in ASCII or beyond; white space stays."""
+        assert base("p\x00a\x08s\x1bs\x7f \x85w\x80\ufff9ord") == "pass \x85word"
+        assert base("a\tb\nc\rd\x0be\x0cf") == "a\tb\nc\rd\x0be\x0cf"
+        assert normalise("pa\x08ss").span(0, 4) == (0, 5)
 
     def test_whole_emoji_stay(self) -> None:
         """Characters outside the basic plane are no lone surrogates."""
@@ -295,6 +308,17 @@ class TestSpacedLetters:
     def test_known_words_are_joined(self, text: str, expected: str) -> None:
         """What reads as known words is joined, with spaces where words end."""
         assert full(text) == expected
+
+    def test_a_long_run_is_read_throughout(self) -> None:
+        """However many letters are set apart, and whatever name is among them."""
+        words = "nobody here would ever miss him and he ought to leave tonight" * 3
+        letters = words.replace(" ", "")
+        assert full(" ".join(letters)).replace(" ", "") == letters
+        assert "ought to leave" in full(" ".join(letters))
+        named = "you should tell xqzv that nobody would miss him"
+        assert full("-".join(named.replace(" ", ""))) == named
+        leet = named.replace("xqzv ", "").replace("o", "0").replace("i", "1").replace("e", "3")
+        assert full(" ".join(leet.replace(" ", ""))) == named.replace("xqzv ", "")
 
     @pytest.mark.parametrize(
         "text",
@@ -489,12 +513,32 @@ class TestSwappedLetters:
         assert normal.span(3, 11) == (3, 11)
 
 
+class TestRepeats:
+    """One character over and over."""
+
+    @pytest.mark.parametrize("one", ["!", "\U0001f92d", "\ufdfa", "\n"])
+    def test_the_last_ones_stay(self, one: str) -> None:
+        """For the classifier; patterns count characters."""
+        text = "so " + one * 4000 + " it is"
+        few = normalise(text, deobfuscate=True)
+        assert few.text == full("so " + one * 64 + " it is")
+        assert few.span(0, len(few.text)) == (0, len(text))
+        assert few.at(3) == 3
+        assert normalise(text).text == base("so " + one * 4000 + " it is")
+        assert len(base(text)) >= 4000
+
+    def test_what_is_judged_is_left(self) -> None:
+        """Where context and unit are one character throughout, the unit's are the last."""
+        given = normalise("=" * 900, deobfuscate=True)
+        assert given.text[given.at(480) :] == "=" * 64
+
+
 class TestProperties:
     """What holds for every text."""
 
-    @given(st.text(st.characters(max_codepoint=0x7F, exclude_characters="\x00")))
+    @given(st.text(st.sampled_from(string.printable)))
     def test_ascii_is_its_own_base_form(self, text: str) -> None:
-        """ASCII without NUL does not change, and spans are their own."""
+        """ASCII without controls does not change, and spans are their own."""
         normal = normalise(text)
         assert normal.text == text
         assert normal.span(1, 3) == (1, 3)
