@@ -37,7 +37,10 @@ MAXIMUM_EVIDENCE: Final = 8.0
 SIZE_LIMIT: Final = 1_000_000
 """Bytes: larger than any head; a file beyond it is something else."""
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+LARGEST: Final = 1e100
+"""Bound of the absolute value of what a file says, so that no weighted sum can overflow."""
+
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 
 
 class _Model(BaseModel):
@@ -74,9 +77,14 @@ class HeadCalibration(_Model):
     maximum: Annotated[float, Field(ge=0, le=MAXIMUM_EVIDENCE)]
 
     def evidence(self, logit: float) -> float:
-        """Return the log likelihood ratio of `logit`; NaN stays NaN."""
-        value = self.slope * logit + self.intercept
-        return value if math.isnan(value) else max(self.minimum, min(self.maximum, value))
+        """Return the log likelihood ratio of `logit`; NaN for a logit that is not finite.
+
+        A logit that overflowed says nothing, and must not be taken for strong evidence that a
+        text is fine.
+        """
+        if not math.isfinite(logit):
+            return math.nan
+        return max(self.minimum, min(self.maximum, self.slope * logit + self.intercept))
 
 
 class OwnHead(_Model):

@@ -46,6 +46,7 @@ from guard.detectors.classifier import Classifier
 from guard.detectors.model_directory import read
 from guard.detectors.pooling import Pooling, Scored
 from guard.engine import Guard
+from guard.errors import ModelError
 from guard.exchange import Exchange
 from guard.sealing import MANIFEST, seal
 from guard.text.units import CLOSING, CONTEXT, units
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from guard.calibration import Confusion
     from guard.detectors.model_directory import Head
     from guard.labelled import Labelled, LabelledRow
     from guard.security_class import SecurityClass
@@ -158,7 +160,7 @@ def refit(
     """Return what becomes of each category that the rows name and the model has.
 
     Raises:
-        ModelError: the model's directory is wrong.
+        ModelError: the model's directory is wrong, counts of its calibration included.
     """
     found = read(model, None, verify=True)
     classifier = Classifier(model)
@@ -190,7 +192,7 @@ def write(model: Path, out: Path, labelled: Labelled, changes: Sequence[Change])
             shutil.copyfile(model / name, out / name)
     refitted = [change for change in changes if not change.kept]
     content = _content(model)
-    labels = content.get("labels", {}) | {c.category: dict(c.entry) for c in refitted}
+    labels = content["labels"] | {c.category: dict(c.entry) for c in refitted}
     text = json.dumps({"format": 1, **content, "labels": labels}, indent=1)
     (out / _CALIBRATION).write_text(text + "\n", "utf-8")
     version = str(manifest.get("version", "unknown")).partition(_SUFFIX)[0]
@@ -207,8 +209,9 @@ def write(model: Path, out: Path, labelled: Labelled, changes: Sequence[Change])
         },
     }
     if (out / _CARD).is_file():
-        card = (out / _CARD).read_text("utf-8")
-        (out / _CARD).write_text(card + _section(facts, refitted), "utf-8")
+        # Added and not rewritten: a card may be in any encoding.
+        with (out / _CARD).open("ab") as card:
+            card.write(_section(facts, refitted).encode())
     seal(out, {**manifest, **facts}, dict.fromkeys(files), limit=None)
     return str(facts["version"])
 
@@ -281,7 +284,7 @@ class _Fitting:
             head.category, shipped, _bounded(line.slope * scores + line.intercept, maximum)
         )
         new = Line(line.slope * old.slope, line.slope * old.intercept + line.intercept)
-        figures = self._figures(entry or {}, line, crossed, truth)
+        figures = self._figures(head.calibration.confusion, line, crossed, truth)
         moved_entry = (
             _moved_entry(entry or {}, line)
             | figures
@@ -337,7 +340,11 @@ class _Fitting:
         return sum(old != new for old, new in zip(*steps, strict=True))
 
     def _figures(
-        self, entry: Mapping[str, Any], line: Line, crossed: Floats, truth: NDArray[np.bool_]
+        self,
+        confusion: Iterable[Confusion],
+        line: Line,
+        crossed: Floats,
+        truth: NDArray[np.bool_],
     ) -> dict[str, Any]:
         """Return what stands beside the new line."""
         if not self._labelled.journal:
@@ -346,8 +353,8 @@ class _Fitting:
         # moved with the line.
         return {
             "confusion": [
-                each | {"threshold": line.slope * each["threshold"] + line.intercept}
-                for each in entry.get("confusion", [])
+                asdict(each) | {"threshold": line.slope * each.threshold + line.intercept}
+                for each in confusion
             ]
         }
 
@@ -393,12 +400,21 @@ def _moved_entry(entry: Mapping[str, Any], line: Line) -> dict[str, Any]:
 def _content(model: Path) -> dict[str, Any]:
     path = model / _CALIBRATION
     content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return content
+    return {**content, "labels": content.get("labels") or {}}
 
 
 def _entries(model: Path) -> dict[str, Mapping[str, Any]]:
-    entries: dict[str, Mapping[str, Any]] = _content(model).get("labels", {})
+    """Return what `calibration.json` says of each label; what `read` does not use is checked."""
+    entries: dict[str, Mapping[str, Any]] = _content(model)["labels"]
+    wrong = [label for label, entry in entries.items() if not _is_count(entry.get("negatives", 0))]
+    if wrong:
+        text = "`negatives` must be a whole number of 0 or more"
+        raise ModelError([f"`{model / _CALIBRATION}` `{label}`: {text}" for label in wrong])
     return entries
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _rows_digest(labelled: Labelled) -> str:

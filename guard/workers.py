@@ -5,11 +5,17 @@ hangs would keep the process alive for ever; these threads are daemons. A thread
 job overran its deadline is given up and replaced, so that others keep their turn; where
 too many hang, jobs are given up unrun, and never run late or wait for ever.
 
+The interpreter ends daemons where they stand, and one that comes back from native code just
+then (a model's pass) aborts the whole process. So at exit jobs under way are asked to stop, and
+waited for, at most `EXIT_SECONDS`. One that is still in native code after that is left to its
+fate: whoever knows the exit code may call `finish` and leave by `os._exit`.
+
 This module does not know what it runs.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import os
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
 
 STUCK_LIMIT: Final = 64
 """Hanging threads that are replaced; memory is bounded where a detector hangs for good."""
+
+EXIT_SECONDS: Final = 3.0
+"""What jobs under way at the interpreter's exit get; a pass of a model takes far less."""
 
 _MINIMUM_THREADS: Final = 2
 
@@ -43,6 +52,7 @@ class Job:
         "_done",
         "_queued",
         "_started",
+        "_thread",
         "_timeout",
         "_watcher",
         "abandoned",
@@ -57,11 +67,13 @@ class Job:
         self._watcher: Callable[[], None] | None = None
         self._queued = time.monotonic()
         self._started: float | None = None
+        self._thread = 0
         self.abandoned = False
 
     def run(self) -> None:
         """Run the call, unless it was given up before its turn came."""
         self._started = time.monotonic()
+        self._thread = threading.get_ident()
         try:
             if not self.abandoned:
                 self._context.run(self._call, self)
@@ -75,6 +87,19 @@ class Job:
         self._watcher = watcher
         if self.done:
             watcher()
+
+    def interrupt(self) -> None:
+        """Have the call raise `SystemExit` as soon as it is back in Python; only for the exit.
+
+        A detector may make many passes for one passage, and knows nothing of `abandoned`.
+        """
+        import ctypes  # noqa: PLC0415  # nobody needs it until something hangs
+
+        self.abandoned = True
+        # Only CPython has it; elsewhere the call goes on to its end.
+        with contextlib.suppress(AttributeError):
+            raising = ctypes.pythonapi.PyThreadState_SetAsyncExc
+            raising(ctypes.c_ulong(self._thread), ctypes.py_object(SystemExit))
 
     def remaining(self) -> float:
         """Return the seconds left, all of them before the job's start."""
@@ -108,6 +133,9 @@ class Workers:
         self._size = size or max(_MINIMUM_THREADS, _usable_cores())
         self._begin()
         _all.add(self)
+        # The last to register goes first: before whatever the models' runtimes take down.
+        atexit.unregister(finish)
+        atexit.register(finish)
 
     def run(self, call: Callable[[Job], None], timeout: float) -> bool:
         """Run `call` and wait; `False` if it overran `timeout` seconds and was given up."""
@@ -145,6 +173,7 @@ class Workers:
 
     def _begin(self) -> None:
         self._pool = _Pool(self._size)
+        _pools.add(self._pool)
         # Threads know the pool alone, so that they do not keep this instance alive.
         self._closing = weakref.finalize(self, self._pool.close)
         self._closing.atexit = False
@@ -158,8 +187,8 @@ class _Pool:
         self._lock = threading.Lock()
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._running: set[Job] = set()
+        self._stuck: set[Job] = set()
         self._serving = 0
-        self._stuck = 0
         self._closed = False
 
     def submit(self, call: Callable[[Job], None], timeout: float) -> Job:
@@ -191,17 +220,22 @@ class _Pool:
             for _ in range(self._serving):
                 self._queue.put(None)
 
+    def under_way(self) -> list[Job]:
+        """Return the jobs that have begun and not ended, those that were given up included."""
+        with self._lock:
+            return [job for job in (*self._running, *self._stuck) if not job.done]
+
     def _replace_stuck(self) -> None:
         """Start a thread for each one whose job overran its time."""
         with self._lock:
             for job in [job for job in self._running if job.remaining() <= 0]:
                 self._running.discard(job)
                 self._serving -= 1
-                self._stuck += 1
+                self._stuck.add(job)
                 self._spawn()
 
     def _spawn(self) -> None:
-        if self._stuck > STUCK_LIMIT:
+        if len(self._stuck) > STUCK_LIMIT:
             return
         # Where the system has no thread left, jobs wait for those that serve.
         with contextlib.suppress(RuntimeError):
@@ -224,7 +258,7 @@ class _Pool:
             if job in self._running:
                 self._running.remove(job)
                 return True
-            self._stuck -= 1
+            self._stuck.discard(job)
             if self._closed or self._serving >= self._size:
                 return False
             self._serving += 1
@@ -232,9 +266,31 @@ class _Pool:
 
 
 _all: Final[weakref.WeakSet[Workers]] = weakref.WeakSet()
+_pools: Final[weakref.WeakSet[_Pool]] = weakref.WeakSet()
+"""Those whose instance is gone as well, as long as one of their threads hangs."""
+
+
+def finish(seconds: float = EXIT_SECONDS) -> bool:
+    """Stop all jobs under way, and wait for them; for the end of the process alone.
+
+    Args:
+        seconds: how long to wait for all of them together.
+
+    Returns:
+        Whether all have ended. Where not, a normal exit of the interpreter may abort.
+    """
+    until = time.monotonic() + seconds
+    jobs = [job for pool in list(_pools) for job in pool.under_way()]
+    for job in jobs:
+        job.interrupt()
+    for job in jobs:
+        job.wait(max(0.0, until - time.monotonic()))
+    return all(job.done for job in jobs)
 
 
 def _restart_all() -> None:
+    # Of the parent's threads none is in the child, so that none of their jobs will end.
+    _pools.clear()
     for workers in list(_all):
         workers.restart()
 

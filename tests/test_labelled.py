@@ -84,6 +84,12 @@ class TestRows:
         """It is an error of the package, not a traceback."""
         assert "cannot be read" in problem(tmp_path / "none.jsonl")
 
+    def test_a_damaged_packed_file(self, tmp_path: Path) -> None:
+        """Neither is what stands behind a good header."""
+        path = tmp_path / "a.jsonl.gz"
+        path.write_bytes(gzip.compress(json.dumps(ROW).encode())[:10] + b"\xff" * 40)
+        assert "cannot be read" in problem(path)
+
     def test_an_empty_file(self, tmp_path: Path) -> None:
         """A file without rows is an error."""
         assert "has no rows" in problem(write(tmp_path / "a.jsonl"))

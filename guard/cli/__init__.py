@@ -1,16 +1,20 @@
 """The command line: `guard`.
 
 Each command lives in a module of its own. This one only mounts them, sends log lines to
-standard error and turns the package's own errors into a message and exit code 2.
+standard error and turns the package's own errors into a message and exit code 2. Where a
+detector still hangs at the end, it leaves without the interpreter's own exit, which could abort
+and cost the exit code.
 
 This module does not know what any command does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import structlog
 import typer
@@ -26,6 +30,7 @@ from guard.cli.screen import FAILED, errors, plain, tolerate_encodings
 from guard.cli.serve import serve
 from guard.cli.train import SETTINGS, train
 from guard.errors import GuardError
+from guard.workers import finish
 
 app = typer.Typer(
     name="guard",
@@ -84,4 +89,17 @@ def main() -> None:
     except GuardError as error:
         errors.print("error: ", style="bold red", end="")
         errors.print(plain(str(error)), markup=False, soft_wrap=True)
-        sys.exit(FAILED)
+        _leave(FAILED)
+    except SystemExit as ended:
+        # Typer ends every command so, with a number.
+        _leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process with `code`, even where a detector never comes back."""
+    if finish():
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(code)

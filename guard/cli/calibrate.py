@@ -106,6 +106,8 @@ def _calibrate(
     target = out or Path(f"{source.resolve().name}-calibrated")
     if target.exists() and not dry_run:
         fail(f"{target} is there already: give another `--out`")
+    if plot is not None and plot.exists() and labels.exists() and plot.samefile(labels):
+        fail(f"{plot} is the file of the labelled rows: give another `--plot`")
     rows = labelled.read(labels)
     chosen = load_class(security_class)
     changes = refit.refit(source, rows, refit.Settings(chosen, fewest), _tracked)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
+import zlib
 from collections import Counter, deque
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal, cast
@@ -78,7 +80,10 @@ def check(  # each is one plain option
     prompt: Annotated[str, typer.Option(help="The user's message that a text answers.")] = "",
     system: Annotated[str, typer.Option(help="The system prompt, which must not leak.")] = "",
     form: Annotated[
-        InputFormat, typer.Option("--input", help="`auto` goes by the file's name and content.")
+        InputFormat,
+        typer.Option(
+            "--input", help="`auto` goes by the file's name; standard input by its first line."
+        ),
     ] = "auto",
     output: Annotated[
         OutputFormat,
@@ -100,10 +105,12 @@ def check(  # each is one plain option
 
     A text file is one response. In JSON lines each line is one exchange: an object with
     `response` (text) or `choices`, and if you have them `prompt`, `system` or `messages`,
-    `id`, `model`, `metadata`. A `.gz` file is unpacked on the way.
+    `id`, `model`, `metadata`; or only the response, as a JSON string. A `.gz` file is unpacked
+    on the way.
 
-    Exit code: 0 nothing was blocked, 1 something was, 2 some input could not be read (it is
-    named by line; the rest is still judged).
+    Exit code: 0 nothing was blocked, 1 something was. 2, blocked or not: some input could not be
+    read (it is named, by line where it has lines; the rest is still judged), there was none,
+    results could not be written, or an option is wrong.
 
         echo "The password is hunter2-Xk93" | guard check
 
@@ -113,12 +120,14 @@ def check(  # each is one plain option
     as_table = output == "table" or (output == "auto" and console.is_terminal)
     given = files or ["-"]
     progress = _progress(given)
-    with progress or nullcontext():
+    with _writing(), progress or nullcontext():
         items = _items(given, form, prompt, system, progress)
         report = _table if as_table else _jsonl
         counts = report(_judged(guard, items, workers), show_all)
-    if as_table:
-        _summary(counts, guard)
+        if as_table:
+            _summary(counts, guard)
+    if not counts:
+        fail("there was nothing to judge: the input is empty")
     if counts["bad"]:
         raise typer.Exit(FAILED)
     raise typer.Exit(_BLOCKED if counts["block"] else 0)
@@ -129,6 +138,25 @@ def _load(security_class: str, model: Path | None, journal: str | None) -> Guard
 
     place = NOT_GIVEN if journal == "default" else journal
     return Guard.load(security_class, model=model, journal=place)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """End with `FAILED` where results cannot be written: 1 would say that something was blocked."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit):  # the latter is `rich`'s word for it
+        _discard_output()
+        raise typer.Exit(FAILED) from None
+    except OSError as error:
+        _discard_output()
+        fail(f"results cannot be written: {error.strerror or error}")
+
+
+def _discard_output() -> None:
+    """Lose what is still buffered: at exit it would fail once more."""
+    with suppress(OSError):  # not every standard output is a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _progress(files: list[str]) -> Progress | None:
@@ -152,7 +180,7 @@ def _items(
         try:
             with _opened(name, progress) as file:
                 yield from _read(name, file, form, prompt, system)
-        except (OSError, EOFError) as error:  # gzip raises the latter on a cut file
+        except (OSError, EOFError, zlib.error) as error:  # gzip raises any of them
             reason = getattr(error, "strerror", None) or error
             yield Item(name, 0, None, f"cannot be read: {reason}")
 
@@ -193,8 +221,10 @@ def _read(
 def _is_json_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
+    except (json.JSONDecodeError, UnicodeDecodeError):
         return False
+    except (ValueError, RecursionError):  # JSON beyond what Python reads; see `_object`
+        return line.lstrip().startswith(b"{")
 
 
 def _text_item(name: str, content: bytes, prompt: str, system: str) -> Item:
@@ -214,23 +244,31 @@ def _read_lines(name: str, lines: Iterable[bytes], prompt: str, system: str) -> 
 
 def _line_item(name: str, number: int, line: bytes, prompt: str, system: str) -> Item:
     try:
-        data = json.loads(line.decode("utf-8-sig"))
-        if isinstance(data, str):
-            data = {"response": data}
-        if not isinstance(data, dict):
-            return Item(name, number, None, "not a JSON object with `response` or `choices`")
+        data = _object(line)
         exchange = Exchange.of(Exchange.parse(data), prompt=prompt, system=system)
-    except UnicodeDecodeError as error:
-        return Item(
-            name, number, None, f"not valid UTF-8 at byte {error.start + 1}: {error.reason}"
-        )
-    except json.JSONDecodeError as error:
-        return Item(name, number, None, f"not JSON: {error.msg} at character {error.pos + 1}")
-    except RecursionError:
-        return Item(name, number, None, "not usable: nested too deeply")
     except InputError as error:
         return Item(name, number, None, str(error))
     return Item(name, number, exchange, identifier=data.get("id"))
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """Return what a line holds; raise `InputError` where that is no exchange."""
+    try:
+        data = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        text = f"not valid UTF-8 at byte {error.start + 1}: {error.reason}"
+        raise InputError(text) from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except ValueError:  # Python refuses to read numbers of thousands of digits
+        raise InputError("not usable: holds a number of too many digits") from None
+    except RecursionError:
+        raise InputError("not usable: nested too deeply") from None
+    if isinstance(data, str):
+        data = {"response": data}
+    if not isinstance(data, dict):
+        raise InputError("not a JSON object with `response` or `choices`")
+    return data
 
 
 def _judged(
@@ -317,5 +355,3 @@ def _summary(counts: Counter[str], guard: Guard) -> None:
             "bold",
         )
     )
-    if not total:
-        fail("there was nothing to judge: the input is empty")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guard.assess import live_risk
-from guard.cli.screen import console, errors, plain, plain_text, reported_errors
+from guard.cli.screen import console, errors, fail, plain, plain_text, reported_errors
 
 if TYPE_CHECKING:
     from guard.fitting.examples import Examples
@@ -44,6 +44,7 @@ def fit(
     model: Annotated[
         Path | None, typer.Option("--model", metavar="DIR", help="The bundled one by default.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of a head.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Make a category of your own from 20 to 200 examples, in seconds on a CPU.
@@ -68,6 +69,7 @@ def fit(
 
     target = out or Path(f"{category}.json")
     fitting.check_name(category)
+    _refuse_to_overwrite(target, examples, force=force)
     rows = read(examples, category)
     directory = model or BUNDLED_MODEL
     classifier = Classifier(directory)
@@ -80,11 +82,21 @@ def fit(
             sample=fitting.sample_of(directory, classifier),
             advance=lambda: progress.advance(task),
         )
+    _refuse_to_overwrite(target, examples, force=force)
     head.write(target)
     if as_json:
         typer.echo(json.dumps(_report(head, target, rows)))
     else:
         _show(head, target, rows)
+
+
+def _refuse_to_overwrite(target: Path, examples: Path, *, force: bool) -> None:
+    if not target.exists():
+        return
+    if examples.exists() and target.samefile(examples):
+        fail(f"{target} is the file of the examples: give another `--out`")
+    if not force:
+        fail(f"{target} is there already. Give `--force` to overwrite it, or another `--out`")
 
 
 def _progress() -> Progress:
@@ -114,9 +126,16 @@ def _report(head: OwnHead, target: Path, rows: Examples) -> dict[str, Any]:
 
 
 def _limit(head: OwnHead) -> dict[str, float]:
-    """Return a limit to begin with: within what the evidence can reach at the default prior."""
+    """Return a limit to begin with: within what the evidence can reach at the default prior.
+
+    Text that is no evidence at all has the prior as its live risk, and must stay below. Where the
+    evidence is too weak for two limits above that there is only `flag`, or nothing.
+    """
     highest = live_risk(head.calibration.maximum, _PRIOR)
-    return {"flag": round(_FLAG_SHARE * highest, 2), "act": round(_ACT_SHARE * highest, 2)}
+    flag, act = (round(share * highest, 2) for share in (_FLAG_SHARE, _ACT_SHARE))
+    if flag > _PRIOR:
+        return {"flag": flag, "act": act}
+    return {"flag": act} if act > _PRIOR else {}
 
 
 def _show(head: OwnHead, target: Path, rows: Examples) -> None:
@@ -135,12 +154,25 @@ def _show(head: OwnHead, target: Path, rows: Examples) -> None:
     console.print(table)
     for sentence in head.advice:
         console.print(plain_text(f"• {sentence}", "yellow"), soft_wrap=True)
+    _show_limit(head, target)
+
+
+def _show_limit(head: OwnHead, target: Path) -> None:
     limit = _limit(head)
+    if "act" not in limit:
+        highest = live_risk(head.calibration.maximum, _PRIOR)
+        reach = f"At a prior of {_PRIOR}, which is any text's live risk, this reaches {highest:.2f}"
+        text = "too weak to act on. Add examples"
+        console.print(plain_text(f"\n{reach} at most: {text}.", "yellow"), soft_wrap=True)
+    if not limit:
+        return
+    parts = [f"{name}: {value}" for name, value in limit.items()]
+    parts += ["remedy: block"] if "act" in limit else []
     console.print("\nIn a class of your policy (limits to begin with; try them on your traffic):\n")
     console.print(
         plain_text(
             f"    heads: [{json.dumps(target.name)}]\n    limits:\n"
-            f"      {head.category}: {{flag: {limit['flag']}, act: {limit['act']}, remedy: block}}"
+            f"      {head.category}: {{{', '.join(parts)}}}"
         ),
         soft_wrap=True,
     )

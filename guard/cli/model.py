@@ -38,7 +38,11 @@ def card(directory: _Directory = None) -> None:
     path = _path(directory) / "README.md"
     if not path.is_file():
         fail(f"`{path}` is missing: this model has no card")
-    text = path.read_text("utf-8")
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        fail(f"`{path}` cannot be read: {reason}. A card is Markdown in UTF-8")
     if console.is_terminal:
         console.print(Markdown(text))
     else:

@@ -216,8 +216,7 @@ class Classifier:
             scores = _log_odds(scores)
         pooled = [given.embedding for given in passes if given.embedding is not None]
         return Judged(
-            # `max` keeps NaN, which the engine takes for a failure.
-            logits=np.asarray(scores.max(axis=0), np.float32),
+            logits=np.asarray(_highest(scores), np.float32),
             embeddings=np.stack(pooled) if pooled else None,
             windows=tuple(encoded),
         )
@@ -260,11 +259,19 @@ class _OwnHeads:
             return []
         if embeddings is None:
             return [(head.category, math.nan) for head in self.heads]
-        logits = (embeddings.astype(np.float64) @ self._weights.T + self._intercepts).max(axis=0)
+        logits = _highest(embeddings.astype(np.float64) @ self._weights.T + self._intercepts)
         return [
             (head.category, head.calibration.evidence(float(logit)))
             for head, logit in zip(self.heads, logits, strict=True)
         ]
+
+
+def _highest(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the highest logit over windows, shape (labels,).
+
+    NaN, which the engine takes for a failure, where that of any window is not finite.
+    """
+    return np.where(np.isfinite(logits).all(axis=0), logits.max(axis=0), np.nan)
 
 
 _NO_HEADS: Final = _OwnHeads()

@@ -104,9 +104,14 @@ class Calibration:
     confusion: tuple[Confusion, ...] = ()
 
     def evidence(self, logit: float) -> float:
-        """Return the log likelihood ratio of `logit`; NaN stays NaN."""
-        value = self.slope * logit + self.intercept
-        return value if math.isnan(value) else max(-self.maximum, min(self.maximum, value))
+        """Return the log likelihood ratio of `logit`; NaN for a logit that is not finite.
+
+        A logit that overflowed says nothing, and must not be taken for strong evidence that a
+        text is fine.
+        """
+        if not math.isfinite(logit):
+            return math.nan
+        return max(-self.maximum, min(self.maximum, self.slope * logit + self.intercept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +226,7 @@ class _Reader:
             sizes=sizes,
             limit=_limit(config),
             padding=_whole(config.get("pad_token_id")) or 0,
-            experimental={k: str(v) for k, v in manifest.get("experimental", {}).items()},
+            experimental={k: str(v) for k, v in (manifest.get("experimental") or {}).items()},
         )
 
     # Files and hashes.
@@ -451,7 +456,7 @@ def _limit(config: Mapping[str, Any]) -> int | None:
         return None
     padding = _whole(config.get("pad_token_id"))
     first = (1 if padding is None else padding) + 1
-    offset = first if config.get("model_type") in _OFFSET_POSITIONS else 0
+    offset = first if str(config.get("model_type")) in _OFFSET_POSITIONS else 0
     return min(found) - offset
 
 

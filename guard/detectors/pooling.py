@@ -26,6 +26,7 @@ This module does not know units' texts, categories or limits.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -69,7 +70,8 @@ class Pooling:
             raise ValueError(f"`closing` must be from 0 to 1, not {self.closing}")
         for name in ("toll", "lone", "reserve"):
             value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
+            # Compared and not converted: a whole number may be larger than any float.
+            if not 0 <= value <= sys.float_info.max:
                 raise ValueError(f"`{name}` must be 0 or more, not {value}")
         if self.reserve and not self.closing:
             raise ValueError("`reserve` must be 0 without `closing`: nothing would make up for it")

@@ -124,4 +124,8 @@ def _bounded(calibration: HeadCalibration) -> list[str]:
         return []
     text = f"these rows bear evidence of at most {calibration.maximum:.1f}"
     reach = f"at a prior of {_PRIOR} the live risk reaches {highest:.2f} at most"
-    return [f"{text}: {reach}, so set limits below that, or add examples"]
+    if round(highest, 2) <= _PRIOR:
+        return [
+            f"{text}: {reach}, as any text does, which leaves no room for a limit: add examples"
+        ]
+    return [f"{text}: {reach}, so set limits below that and above {_PRIOR}, or add examples"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,7 +85,7 @@ def read(path: Path, category: str) -> Examples:
             if example is not None:
                 found.append(example)
             unlabelled += bool(line.strip()) and example is None
-    except (OSError, EOFError, ValueError) as error:  # gzip raises the latter two on other files
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # gzip raises any of them
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"`{path}` cannot be read: {reason}") from error
     rows, repeated = _distinct(found, path, problems)
@@ -120,6 +121,8 @@ def _object(line: bytes) -> dict[str, Any]:
         raise _WrongRowError(f"not valid UTF-8 at byte {error.start + 1}") from None
     except json.JSONDecodeError as error:
         raise _WrongRowError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except ValueError:  # Python refuses to read numbers of thousands of digits
+        raise _WrongRowError("holds a number of too many digits") from None
     except RecursionError:
         raise _WrongRowError("nested too deeply") from None
     if not isinstance(row, dict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from itertools import product
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -15,12 +16,16 @@ from xml.etree import ElementTree as ET
 import pytest
 from typer.testing import CliRunner
 
-from guard import Guard
+from guard import Guard, labelled, refit
 from guard.cli import app
 from guard.detectors.model_directory import read, verify_hashes
+from guard.errors import ModelError
 from guard.loading import BUNDLED_MODEL
+from guard.policy import load_class
+from guard.sealing import seal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from typer.testing import Result
@@ -115,6 +120,48 @@ class TestNewModel:
         assert verify_hashes(BUNDLED_MODEL) == []
 
 
+class TestOtherModels:
+    """Directories that were not made here."""
+
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> Callable[..., Path]:
+        """Return a function that seals a copy of the bundled model with another calibration."""
+
+        def make(calibration: object) -> Path:
+            path = shutil.copytree(BUNDLED_MODEL, tmp_path / "model")
+            (path / "calibration.json").write_text(json.dumps(calibration), "utf-8")
+            (path / "README.md").write_bytes("Für uns.\n".encode("latin-1"))
+            seal(path, {"version": "1", "experimental": None})
+            return path
+
+        return make
+
+    def test_no_label_is_calibrated(self, model: Callable[..., Path], tmp_path: Path) -> None:
+        """`null` is no calibration, and a card in another encoding is kept as it is."""
+        path, out = model({"labels": None}), tmp_path / "mine"
+        given = labelled.read(write(tmp_path / "rows.jsonl", rows()[:4]))
+        changes = refit.refit(path, given, refit.Settings(load_class("public")))
+        assert {change.kept for change in changes} == {"fewer than 20 rows of either side"}
+        refit.write(path, out, given, changes)
+        assert (out / "README.md").read_bytes().startswith("Für uns.\n".encode("latin-1"))
+        assert verify_hashes(out) == []
+        assert read(out, None, verify=True).experimental == {}
+
+    @pytest.mark.parametrize("count", ["many", -1, 1.5, None, True])
+    def test_counts_that_are_none(
+        self, count: object, model: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        """What only a fit reads is checked before it is used."""
+        entry = {"slope": 1.0, "intercept": 0.0, "maximum": 4.0, "negatives": count}
+        given = labelled.read(write(tmp_path / "rows.jsonl", rows()[:1]))
+        with pytest.raises(ModelError, match="`harassment`: `negatives` must be a whole number"):
+            refit.refit(
+                model({"labels": {"harassment": entry}}),
+                given,
+                refit.Settings(load_class("public")),
+            )
+
+
 class TestReport:
     """What is said."""
 
@@ -202,6 +249,14 @@ class TestFailure:
         labels = write(tmp_path / "rows.jsonl", rows())
         result = run("--labels", labels, "--out", tmp_path / "mine")
         assert (result.exit_code, "is there already" in result.stderr) == (2, True)
+
+    def test_a_plot_over_the_rows(self, tmp_path: Path) -> None:
+        """The rows are not overwritten by their own picture."""
+        labels = write(tmp_path / "rows.jsonl", rows())
+        before = labels.read_bytes()
+        result = run("--labels", labels, "--plot", labels, "--dry-run")
+        assert (result.exit_code, "give another `--plot`" in result.stderr) == (2, True)
+        assert labels.read_bytes() == before
 
     def test_wrong_rows(self, tmp_path: Path) -> None:
         """Lines are named."""

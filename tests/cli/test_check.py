@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +17,6 @@ from guard.cli import app
 from guard.journal.store import Journal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from typer.testing import Result
 
 FINE = "Water the basil from below and let it drain."
@@ -41,6 +43,19 @@ def run(*arguments: str, stdin: str | bytes = "") -> Result:
 def verdicts(result: Result) -> list[dict[str, Any]]:
     """Return the JSON lines on standard output."""
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def process(*arguments: str, stdout: Any) -> subprocess.CompletedProcess[str]:
+    """Run `guard check` as a process of its own."""
+    script = "import sys; from guard.cli import main; sys.argv[0] = 'guard'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", script, "check", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -115,6 +130,7 @@ class TestJsonLines:
             (b'{"prompt": "no answer"}', "`response`"),
             (b"[" * 100_000, "nested too deeply"),
             (b'{"choices": []}', "`choices`"),
+            (b'{"response": "a", "n": ' + b"9" * 5000 + b"}", "too many digits"),
         ],
     )
     def test_what_is_wrong_is_said(
@@ -127,6 +143,25 @@ class TestJsonLines:
         found = verdicts(run(str(path), "--class", strict))
         assert problem in found[1]["error"]
         assert [found[0]["action"], found[2]["action"]] == ["allow", "allow"]
+
+    @pytest.mark.parametrize("first", ['{"n": ' + "9" * 5000 + "}", '{"n": ' + "[" * 100_000])
+    def test_a_first_line_beyond_reading_is_still_a_line(self, first: str, strict: str) -> None:
+        """On standard input it does not make one text of all that follows."""
+        result = run("--class", strict, stdin=f"{first}\n" + json.dumps({"response": LEAK}))
+        assert [item.get("action") for item in verdicts(result)] == [None, "block"]
+        assert result.exit_code == 2
+
+    @pytest.mark.parametrize("name", ["b.jsonl.gz", "b.gz"])
+    def test_a_damaged_packed_file(self, name: str, tmp_path: Path, strict: str) -> None:
+        """A good header with bad data behind it is bad input, and the next file is judged."""
+        packed = tmp_path / name
+        content = gzip.compress(json.dumps({"response": FINE}).encode())
+        packed.write_bytes(content[:10] + b"\xff" * 40)
+        plain = tmp_path / "a.txt"
+        plain.write_text(FINE, "utf-8")
+        result = run(str(packed), str(plain), "--class", strict)
+        assert "cannot be read" in verdicts(result)[0]["error"]
+        assert (verdicts(result)[1]["action"], result.exit_code) == ("allow", 2)
 
     def test_awkward_text_is_judged(self, strict: str) -> None:
         """Empty text, NUL and lone surrogates are text like any other."""
@@ -189,11 +224,49 @@ class TestTable:
         long = run(str(answers), "--class", strict, "-o", "table", "--all")
         assert len(long.stdout.splitlines()) > len(short.stdout.splitlines())
 
-    def test_nothing_to_judge_is_an_error(self, tmp_path: Path, strict: str) -> None:
+    @pytest.mark.parametrize("output", ["table", "jsonl"])
+    def test_nothing_to_judge_is_an_error(self, output: str, tmp_path: Path, strict: str) -> None:
         """An empty file of lines is not a success."""
         path = tmp_path / "none.jsonl"
         path.write_text("\n", "utf-8")
-        assert run(str(path), "--class", strict, "-o", "table").exit_code == 2
+        result = run(str(path), "--class", strict, "-o", output)
+        assert (result.exit_code, "nothing to judge" in result.stderr) == (2, True)
+
+
+class TestProcess:
+    """Exit codes that only a process of its own has."""
+
+    def test_a_detector_that_overran_does_not_abort(self, tmp_path: Path) -> None:
+        """The classifier is still in a pass when all is done: the code is that of a block."""
+        policy, text = tmp_path / "policy.yaml", tmp_path / "dense.txt"
+        policy.write_text(
+            BLOCKING.replace("secret_leak:", "violence:").replace(
+                "    limits", "    timeout_seconds: 0.1\n    limits"
+            ),
+            "utf-8",
+        )
+        text.write_text("x+y=" * 1100, "utf-8")
+        done = process(str(text), "--class", str(policy), stdout=subprocess.PIPE)
+        assert done.returncode == 1, done.stderr
+        assert json.loads(done.stdout)["coverage"]["detectors"]["clearance-minilm"] == "timed_out"
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+    @pytest.mark.parametrize("output", ["table", "jsonl"])
+    def test_results_that_cannot_be_written(self, output: str, answers: Path, strict: str) -> None:
+        """A full disk is not "something was blocked"."""
+        with Path("/dev/full").open("wb") as full:
+            done = process(str(answers), "--class", strict, "-o", output, stdout=full)
+        assert (done.returncode, "cannot be written" in done.stderr) == (2, True)
+
+    @pytest.mark.parametrize("output", ["table", "jsonl"])
+    def test_a_reader_that_went_away(self, output: str, answers: Path, strict: str) -> None:
+        """Neither is a closed pipe; nobody is told that it is closed."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = process(str(answers), "--class", strict, "-o", output, stdout=writing)
+        os.close(writing)
+        assert done.returncode == 2
+        assert "Error" not in done.stderr
 
 
 class TestSetUp:

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from guard import Guard
+from guard.assess import live_risk
 from guard.cli import app
-from guard.heads import read
+from guard.cli.fit import _limit, _show
+from guard.fitting.examples import Examples
+from guard.heads import MAXIMUM_EVIDENCE, BelongsTo, HeadCalibration, OwnHead, read
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -40,6 +45,17 @@ NOT_OF_IT = (
     "Water the basil from below and turn the pot a little every morning.",
     "The meeting was moved to Thursday at ten; the notes of the last one are in the folder.",
 )
+
+
+def head_of(maximum: float) -> OwnHead:
+    """Return a head whose evidence is at most `maximum`."""
+    return OwnHead(
+        category="own_talk",
+        model=BelongsTo(name="tiny", version="1", digest="d"),
+        weights=(1.0,),
+        intercept=0.0,
+        calibration=HeadCalibration(slope=1.0, intercept=0.0, minimum=-1.0, maximum=maximum),
+    )
 
 
 def run(*arguments: str) -> Result:
@@ -139,6 +155,69 @@ class TestFit:
         assert 'heads: ["own.json"]' in shown
         assert "own_talk: {flag: " in shown
         assert out.is_file()
+
+
+class TestLimit:
+    """The limits to begin with."""
+
+    @given(maximum=st.floats(0, MAXIMUM_EVIDENCE))
+    def test_ordinary_text_stays_below(self, maximum: float) -> None:
+        """Text without evidence is never acted on or flagged, and the limits can be reached."""
+        limit = _limit(head_of(maximum))
+        neutral, highest = live_risk(0.0, 0.02), live_risk(maximum, 0.02)
+        assert all(neutral < value <= highest for value in limit.values())
+        assert set(limit) in (set(), {"flag"}, {"flag", "act"})
+        assert limit.get("flag", 0.0) <= limit.get("act", 1.0)
+
+    @pytest.mark.parametrize(
+        ("maximum", "names"),
+        [(0.0, ()), (0.3, ()), (0.6, ("flag",)), (0.9, ("flag",)), (1.5, ("flag", "act"))],
+    )
+    def test_weak_evidence_is_not_acted_on(self, maximum: float, names: tuple[str, ...]) -> None:
+        """Where there is no room for it there is no `act`, or no limit."""
+        assert tuple(_limit(head_of(maximum))) == names
+
+    @pytest.mark.parametrize(("maximum", "printed"), [(0.0, 0), (0.6, 1)])
+    def test_it_is_said(
+        self, maximum: float, printed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The reason is printed, and of the policy no more than there is."""
+        figures = {"positives": 6, "negatives": 6, "benign": 0}
+        head = head_of(maximum).model_copy(update={"figures": figures})
+        _show(head, tmp_path / "own.json", Examples(()))
+        shown = capsys.readouterr().out
+        assert "at most: too weak to act on. Add examples." in shown
+        assert shown.count("own_talk: {flag: 0.03}") == printed
+        assert "act:" not in shown
+
+
+class TestOverwriting:
+    """Files that are there."""
+
+    @pytest.mark.parametrize("force", [(), ("--force",)])
+    def test_the_examples_are_never_overwritten(
+        self, force: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file of examples that is called as the head would be stays as it is."""
+        monkeypatch.chdir(tmp_path)
+        path = tmp_path / "own_talk.json"
+        path.write_bytes(EXAMPLES.read_bytes())
+        result = run("--category", "own_talk", "--examples", str(path), *force)
+        assert (result.exit_code, "`--out`" in result.stderr) == (2, True)
+        assert path.read_bytes() == EXAMPLES.read_bytes()
+
+    def test_a_file_that_is_there(self, tmp_path: Path) -> None:
+        """It is refused before the examples are read, and overwritten where that is asked for."""
+        few, out = tmp_path / "few.jsonl", tmp_path / "own.json"
+        out.write_text("mine", "utf-8")
+        arguments = ("--category", "own_talk", "--examples", str(few), "--out", str(out))
+        refused = run(*arguments)
+        assert (refused.exit_code, "`--force`" in refused.stderr) == (2, True)
+        assert out.read_text("utf-8") == "mine"
+        lines = EXAMPLES.read_text("utf-8").splitlines()
+        few.write_text("\n".join([*lines[:6], *lines[-6:]]), "utf-8")
+        assert run(*arguments, "--force").exit_code == 0
+        assert read(out).category == "own_talk"
 
 
 class TestProblems:

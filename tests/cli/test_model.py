@@ -56,6 +56,13 @@ def test_a_model_without_card_says_so(tmp_path: Path) -> None:
     assert (result.exit_code, "README.md" in result.stderr) == (2, True)
 
 
+def test_a_card_in_another_encoding(tmp_path: Path) -> None:
+    """It is an error that names the file and how it must be."""
+    (tmp_path / "README.md").write_bytes("Für uns.".encode("latin-1"))
+    result = run("card", str(tmp_path))
+    assert (result.exit_code, "UTF-8" in result.stderr) == (2, True)
+
+
 @pytest.mark.skipif(find_spec("torch") is not None, reason="torch is installed here")
 def test_training_names_the_extra() -> None:
     """Without torch the error gives the command that installs it."""

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 
 from guard.categories import CATEGORIES
+from guard.detectors import classifier as module
 from guard.detectors.base import Detector, Finding, Passage
 from guard.detectors.classifier import Classifier
 from guard.detectors.model_directory import (
@@ -583,6 +584,11 @@ class TestSeal:
         seal(sealed, experimental={"harassment": "few rows"})
         assert Classifier(sealed).experimental == {"harassment": "few rows"}
 
+    def test_nothing_experimental(self, sealed: Path) -> None:
+        """`null` names no category."""
+        seal(sealed, experimental=None)
+        assert Classifier(sealed).experimental == {}
+
     def test_an_unsealed_version_tells_models_apart(self, sealed: Path) -> None:
         """Unverified models have a version that changes with any of their files."""
         before = own(sealed).version
@@ -822,19 +828,42 @@ class TestProblems:
 class TestCalibration:
     """From a logit to evidence."""
 
-    @given(st.floats(allow_nan=False), st.floats(allow_nan=False))
+    @given(
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.floats(allow_nan=False, allow_infinity=False),
+    )
     def test_order_stays_and_the_bound_holds(self, one: float, two: float) -> None:
         """More logit is never less evidence, and no evidence exceeds the maximum."""
         calibration = Calibration(slope=1.5, intercept=-2.0, maximum=5.0)
         low, high = (calibration.evidence(value) for value in sorted([one, two]))
         assert -5.0 <= low <= high <= 5.0
 
-    def test_what_is_no_number_stays_so(self) -> None:
-        """NaN is passed on, for the engine to take for a failure."""
-        assert math.isnan(Calibration().evidence(math.nan))
+    @given(
+        logit=st.floats(),
+        slope=st.floats(1e-300, 1e308),
+        intercept=st.floats(-1e308, 1e308),
+        maximum=st.floats(0.1, 9.0),
+    )
+    def test_evidence_is_finite_or_none(
+        self, logit: float, slope: float, intercept: float, maximum: float
+    ) -> None:
+        """A logit that overflowed is no evidence, on neither side; any other is within bounds."""
+        found = Calibration(slope, intercept, maximum).evidence(logit)
+        if math.isfinite(logit):
+            assert -maximum <= found <= maximum
+        else:
+            assert math.isnan(found)
 
     def test_a_finding_keeps_no_text(self, build: Build) -> None:
         """A finding says where and how strong, and never what."""
         found = own(build())(Passage("rude boat"))
         assert isinstance(found[0], Finding)
         assert "boat" not in repr(found)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_window_without_a_number_is_a_failure(bad: float) -> None:
+    """However high the others are: what could not be judged is not passed."""
+    found = module._highest(np.array([[2.0, bad], [1.0, 3.0]], np.float32))
+    assert found[0] == 2.0
+    assert math.isnan(found[1])

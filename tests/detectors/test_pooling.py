@@ -102,7 +102,10 @@ class TestPooling:
 
     @pytest.mark.parametrize(
         ("own", "toll", "lone"),
-        [(0, 0, 0), (1.1, 0, 0), (1, -0.1, 0), (1, math.inf, 0), (1, 0, -1), (1, 0, math.nan)],
+        [
+            *[(0, 0, 0), (1.1, 0, 0), (1, -0.1, 0), (1, math.inf, 0), (1, 0, -1), (1, 0, math.nan)],
+            *[(10**400, 0, 0), (1, 10**400, 0), (1, 0, 10**400)],
+        ],
     )
     def test_refuses_what_would_not_be_monotone(self, own: float, toll: float, lone: float) -> None:
         """Parameters out of their range are an error."""

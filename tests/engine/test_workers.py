@@ -292,6 +292,54 @@ class TestEnd:
         )
         assert run(script) == "False"
 
+    def test_what_was_given_up_is_ended_before_the_interpreter(self) -> None:
+        """At exit a job under way is stopped where it is next in Python, and cleans up there."""
+        script = """
+import time
+from guard.workers import Workers
+def passes(job):
+    try:
+        while True:
+            time.sleep(0.05)
+    finally:
+        print("ended")
+workers = Workers()
+print(workers.run(passes, 0.02))
+del workers
+"""
+        assert run(script).split() == ["False", "ended"]
+
+    def test_what_never_ends_is_told(self) -> None:
+        """`finish` says whether all jobs have ended, and waits no longer than it may."""
+        script = """
+import threading
+from guard.workers import Workers, finish
+workers, over = Workers(), threading.Event()
+print(finish(60))
+workers.run(lambda job: over.wait(), 0.02)
+print(finish(0.1))
+over.set()
+print(finish(60))
+"""
+        assert run(script).split() == ["True", "False", "True"]
+
+    @pytest.mark.parametrize(("seconds", "left"), [(600, ""), (0, "taken down")])
+    def test_the_command_line_keeps_its_exit_code(self, seconds: int, left: str) -> None:
+        """Where a detector hangs for good, `guard` leaves with its code and its output."""
+        script = f"""
+import atexit, sys, time
+from guard.cli import main
+from guard.workers import Workers
+atexit.register(print, "taken down")
+workers = Workers()
+workers.run(lambda job: time.sleep({seconds}), 0.1)
+sys.argv = ["guard", "classes", "publik"]
+main()
+"""
+        done = interpreted(script)
+        assert (done.returncode, done.stdout.strip()) == (2, left)
+        assert "publik" in done.stderr
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 class TestFork:
@@ -356,12 +404,17 @@ print(codes, guard.journal.count())
 
 def run(script: str) -> str:
     """Run `script` in a fresh interpreter; return what it printed."""
-    done = subprocess.run(
+    done = interpreted(script)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def interpreted(script: str) -> subprocess.CompletedProcess[str]:
+    """Run `script` in a fresh interpreter to its end."""
+    return subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()

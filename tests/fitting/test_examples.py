@@ -84,6 +84,7 @@ class TestProblems:
             ({"text": "a", "labels": {"own": 0.5}}, "must be 1 or 0"),
             ({"text": "a", "label": 1, "labels": {"own": 0}}, "differ: leave one out"),
             ({"text": "a", "prompt": 1}, "`prompt` must be text"),
+            ('{"text": "a", "n": ' + "9" * 5000 + "}", "too many digits"),
             ("[" * 100_000, "nested too deeply|not JSON"),
         ],
     )
@@ -108,10 +109,13 @@ class TestProblems:
         """What is missing, no text or no gzip file is an error of ours."""
         (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
         (tmp_path / "plain.gz").write_bytes(b"no gzip at all")
+        (tmp_path / "bad.gz").write_bytes(gzip.compress(b'{"text": "a"}')[:10] + b"\xff" * 40)
         with pytest.raises(ConfigurationError, match="cannot be read"):
             read(tmp_path / "missing.jsonl", "own")
         with pytest.raises(ConfigurationError, match="cannot be read"):
             read(tmp_path / "plain.gz", "own")
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            read(tmp_path / "bad.gz", "own")
         with pytest.raises(ConfigurationError, match=r"latin.jsonl:1: not valid UTF-8 at byte 14"):
             read(tmp_path / "latin.jsonl", "own")
 

@@ -68,6 +68,11 @@ class TestEvidence:
         """NaN is not turned into evidence: the engine takes it for a failure."""
         assert math.isnan(PLAIN.evidence(math.nan))
 
+    @pytest.mark.parametrize("logit", [math.inf, -math.inf])
+    def test_a_logit_that_overflowed_is_no_evidence(self, logit: float) -> None:
+        """It says nothing, and least of all that a text is fine."""
+        assert math.isnan(PLAIN.evidence(logit))
+
     def test_a_head_without_an_embedding_gives_no_all_clear(self) -> None:
         """What could not be scored is NaN and not left out."""
         head = OwnHead(
@@ -138,6 +143,8 @@ class TestFile:
             ({"weights": []}, "`weights` is empty"),
             ({"weights": [1.0, math.nan]}, "`weights.1` must be a finite number"),
             ({"weights": ["1"]}, "`weights.0` must be a number"),
+            ({"weights": [1e308]}, r"`weights.0` must be at most 1e\+100"),
+            ({"intercept": -1e308}, r"`intercept` must be at least -1e\+100"),
             ({"colour": 1}, "`colour` unknown key"),
             ({"format": 2}, "`format` must be 1, not `2`"),
             ({"category": "sexual"}, "is a category already"),
