@@ -10,7 +10,7 @@ This module does not know the other channels, detectors, threads or event loops.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from guard.detectors.pooling import CLOSING, Pool
 from guard.remedies import excisions, redact
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from guard.session import Session
     from guard.steps import Ask, Steps
     from guard.verdict import Reason, Step
+
+
+_APART: Final = frozenset(" \t\r\n")
+"""Characters that set two texts apart for every reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,33 @@ def _shared(one: str, other: str) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
+def _touch(tail: str, text: str) -> bool:
+    """Return whether nothing that every reader sees stands between a text and what leads it."""
+    return tail[-1:] not in _APART and text[:1] not in _APART
+
+
+def _both(outcome: Outcome, alone: Outcome, start: int) -> Outcome:
+    """Return what two readings of a unit say, `alone` without the `start` characters before it.
+
+    Of what both found the stronger evidence counts.
+    """
+    moved = [replace(f, start=f.start + start, end=f.end + start) for f in alone.findings]
+    # A unit's own findings begin with it, in the seam too.
+    own = [replace(f, start=max(f.start, start)) if f.end > start else f for f in outcome.findings]
+    found: dict[Finding, Finding] = {}
+    for finding in (*own, *moved):
+        key = replace(finding, evidence=0.0)
+        if key not in found or found[key].evidence < finding.evidence:
+            found[key] = finding
+    failed = {name: status for name, status in outcome.statuses.items() if status != "ok"}
+    missed = [replace(f, start=f.start + start, end=f.end + start) for f in alone.failures]
+    return Outcome(
+        findings=tuple(found.values()),
+        statuses={**outcome.statuses, **alone.statuses, **failed},
+        failures=tuple(dict.fromkeys((*outcome.failures, *missed))),
+    )
+
+
 class ChannelRun:
     """One channel on its way.
 
@@ -93,6 +124,7 @@ class ChannelRun:
         self._pool = Pool(session.deployment.poolings)
         self._seen: tuple[Finding, ...] = ()
         self._final = False
+        self._decided: tuple[str, str, Step] | None = None
 
     @property
     def received(self) -> str:
@@ -108,6 +140,10 @@ class ChannelRun:
     def streamed(self) -> str:
         """What a stream delivers: the text that left, then the notice, if there is one."""
         return self.text + self._notice
+
+    def released(self, since: int) -> list[str]:
+        """Return what was released behind the first `since` pieces, piece by piece."""
+        return self._text[since:]
 
     def visible(self, start: int, original: str) -> str:
         """Return what has left of the channel's `original` text at `start`.
@@ -180,19 +216,31 @@ class ChannelRun:
         return self._final and self._at + used == len(self._pending)
 
     def _unit(self, unit: str, ahead: str) -> Steps:
-        outcome = yield from self._judge(unit, ahead, last=self._ends(len(unit)))
-        reasons = self._reasons(outcome)
-        self._session.note(self._placed(outcome), reasons)
-        text, used, step = yield from self._mend(unit, ahead, outcome, reasons)
-        original = (unit + ahead)[:used]
-        self.judged += used
-        self._at += used
-        self._raise(step)
+        # Whoever waits may be cancelled at any question. The unit counts as taken only behind the
+        # last one, and what was decided by then is not decided anew.
+        if self._decided is None:
+            self._decided = yield from self._decide(unit, ahead)
+        text, original, step = self._decided
         kept = yield from self._session.before_release()
         if not self._session.deployment.security_class.shadow:
             step = worst_step((step, kept))
             self._raise(step)
+        self._decided = None
+        self._at += len(original)
         yield from self._release(text, original, step)
+
+    def _decide(
+        self, unit: str, ahead: str
+    ) -> Generator[Ask, Outcome | None, tuple[str, str, Step]]:
+        """Return the text to release, the original that it stands for, and the step taken."""
+        outcome = yield from self._judge(unit, ahead, last=self._ends(len(unit)))
+        reasons = self._reasons(outcome)
+        placed = self._placed(outcome)
+        text, used, step = yield from self._mend(unit, ahead, outcome, reasons)
+        self._session.note(placed, reasons)
+        self.judged += used
+        self._raise(step)
+        return text, (unit + ahead)[:used], step
 
     def _reasons(self, outcome: Outcome) -> tuple[Reason, ...]:
         """Return what the class does about `outcome` in this channel."""
@@ -216,9 +264,12 @@ class ChannelRun:
         passage = self._session.passage(
             text, start - seam, start + len(unit), self.channel, closing
         )
-        outcome = yield Judge(passage)
-        if outcome is None:
-            return UNJUDGED
+        outcome = (yield Judge(passage)) or UNJUDGED
+        if seam and _touch(self._tail, unit):
+            # A reader may as well see two texts, and a key or number at the second one's
+            # beginning is none behind a letter.
+            alone = self._session.passage(unit + ahead, 0, len(unit), self.channel, closing)
+            outcome = _both(outcome, (yield Judge(alone)) or UNJUDGED, start)
         self._seen = tuple(
             replace(f, start=max(f.start, start))
             for f in outcome.findings

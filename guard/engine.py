@@ -259,6 +259,9 @@ class Guard:
                 has no `input` section, nothing is judged.
 
         A blocked verdict says that the backend must not be asked.
+
+        Raises:
+            InputError: it is no exchange, or something in it is not text.
         """
         session = self.input_session(exchange)
         self._driver.run(session.whole())
@@ -331,6 +334,9 @@ class Guard:
             exchange: what was asked; its choices are yet to come.
             stream: whether text leaves while more is coming. Otherwise nothing of it should
                 leave before the verdict.
+
+        Raises:
+            InputError: it is no exchange, or something in it is not text.
         """
         return Following(self._driver, self.session(exchange, stream=stream))
 
@@ -340,12 +346,17 @@ class Guard:
         Args:
             exchange: what was asked.
             stream: whether text leaves while more is coming.
+
+        Raises:
+            InputError: it is no exchange, or something in it is not text.
         """
+        _require_usable(exchange)
         deployment = self._now(exchange.conversation)
         return Session(exchange, deployment, stream=stream, channels=())
 
     def input_session(self, exchange: Exchange) -> Session:
         """Return the state of a judgement of what a model is given; see `check_input`."""
+        _require_usable(exchange)
         judged = self._input.security_class.limits
         channels = tuple(exchange.input_channels()) if judged else ()
         return Session(replace(exchange, choices=()), self._input, channels=channels)
@@ -388,9 +399,12 @@ class Guard:
         *,
         stream: bool = False,
     ) -> Session:
-        problems = _unusable(response) if isinstance(response, Exchange) else []
-        if problems:
-            raise InputError("; ".join(problems))
+        if isinstance(response, Exchange):
+            if not response.choices:
+                raise InputError("the exchange has no choices: there is no response to judge")
+            _require_usable(response)
+        if not isinstance(conversation, str):
+            raise InputError(f"`conversation` must be `str`, not {type(conversation).__name__}")
         exchange = Exchange.of(response, prompt=prompt, system=system)
         if conversation:
             exchange = replace(exchange, conversation=conversation)
@@ -399,15 +413,18 @@ class Guard:
         return Session(exchange, deployment, stream=stream, channels=channels)
 
 
-def _unusable(exchange: Exchange) -> list[str]:
-    """Return why an exchange cannot be judged; Python does not check its fields' types."""
-    if not exchange.choices:
-        return ["the exchange has no choices: there is no response to judge"]
-    return [
+def _require_usable(exchange: Exchange) -> None:
+    """Raise `InputError` for all that cannot be judged; Python does not check fields' types."""
+    given = (
+        _fields(exchange) if isinstance(exchange, Exchange) else [("exchange", exchange, Exchange)]
+    )
+    problems = [
         f"`{place}` must be `{kind.__name__}`, not {type(value).__name__}"
-        for place, value, kind in _fields(exchange)
+        for place, value, kind in given
         if not isinstance(value, kind)
     ]
+    if problems:
+        raise InputError("; ".join(problems))
 
 
 def _fields(exchange: Exchange) -> Iterator[tuple[str, object, type]]:
@@ -426,6 +443,7 @@ def _fields(exchange: Exchange) -> Iterator[tuple[str, object, type]]:
             yield place, call, ToolCall
             yield f"{place}.name", getattr(call, "name", ""), str
             yield f"{place}.arguments", getattr(call, "arguments", ""), str
+            yield f"{place}.id", getattr(call, "id", ""), str
 
 
 def _listed(at: str, values: object) -> Iterator[tuple[str, object]]:

@@ -6,8 +6,10 @@ and it judges nothing.
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from guard.errors import InputError
 
@@ -21,6 +23,12 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 ChannelKind = Literal["content", "reasoning", "refusal", "tool_call", "prompt", "tool_result"]
 """What a channel carries; the last two are what a model is given, the others its answer."""
+
+_TRUSTED: Final = frozenset({"system", "developer", "assistant"})
+"""Roles whose messages are no input to be judged."""
+
+_HIDING: Final = re.compile(r"\\[u/bf]")
+"""Escapes of JSON that may stand for characters which need none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +160,17 @@ class Exchange:
             yield from (channel for channel in _channels(index, choice) if channel.text)
 
     def input_channels(self) -> Iterator[Channel]:
-        """Yield what the model was given since its last answer: tool results, user messages."""
-        spoke = [i for i, message in enumerate(self.messages) if message.role == "assistant"]
+        """Yield what the model was given since its last answer: tool results, user messages.
+
+        An assistant's message behind all of them is no answer to them: a caller may begin the
+        model's next one, with an empty text, too.
+        """
+        given = [i for i, m in enumerate(self.messages) if _is_input(m) and m.content.strip()]
+        before = self.messages[: given[-1]] if given else ()
+        spoke = [i for i, message in enumerate(before) if message.role == "assistant"]
         first = spoke[-1] + 1 if spoke else 0
         for number, message in enumerate(self.messages[first:], first):
-            if message.content and message.role in ("user", "tool"):
+            if message.content and _is_input(message):
                 kind: ChannelKind = "tool_result" if message.role == "tool" else "prompt"
                 yield Channel(f"messages[{number}]", kind, 0, message.content, message.name)
 
@@ -171,6 +185,37 @@ def _channels(index: int, choice: Choice) -> Iterator[Channel]:
         lead = f"{choice.content}\n{call.name}("
         name = f"{at}.tool_calls[{number}].arguments"
         yield Channel(name, "tool_call", index, call.arguments, tool=call.name, lead=lead)
+
+
+def is_json(text: str) -> bool:
+    """Return whether a text is one JSON value."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def unescaped(text: str) -> str | None:
+    """Return JSON without escapes that hide characters, `None` where it has none."""
+    if not _HIDING.search(text):
+        return None
+    try:
+        plain = json.dumps(json.loads(text, object_pairs_hook=_every), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+    return None if plain == text else plain
+
+
+def _every(pairs: list[tuple[str, Any]]) -> object:
+    """Return an object, or its pairs where a key stands twice."""
+    given = dict(pairs)
+    return given if len(given) == len(pairs) else pairs
+
+
+def _is_input(message: Message) -> bool:
+    """Return whether a message is what a model is given; so is one in an unknown role."""
+    return message.role not in _TRUSTED
 
 
 def completed(messages: tuple[Message, ...], prompt: str, system: str) -> tuple[Message, ...]:

@@ -21,7 +21,7 @@ from guard.assess import Assessment, Coverage, Failure, live_risk, strongest
 from guard.channel_run import ChannelRun
 from guard.detectors.base import Finding, Passage
 from guard.errors import InputError
-from guard.exchange import Channel, Choice, Exchange, ToolCall
+from guard.exchange import Channel, Choice, Exchange, ToolCall, is_json, unescaped
 from guard.journal.record import Record
 from guard.steps import Deployment, Keep, Learn, Outcome
 from guard.verdict import (
@@ -42,7 +42,7 @@ from guard.verdict import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from guard.assess import DetectorStatus
     from guard.exchange import ChannelKind
@@ -54,6 +54,9 @@ CONTENT: Final = "choices[0].content"
 
 _REPORTED_RISK: Final = 0.5
 """Live risk from which a finding is reported where the class sets no limit for it."""
+
+_KNOWN_LIMIT: Final = 1024
+"""Texts beside an answer that are remembered, so that one that comes often is judged once."""
 
 _STATUS_ORDER: Final[tuple[DetectorStatus, ...]] = (
     "ok",
@@ -94,6 +97,10 @@ class Session:
         self._statuses: dict[str, DetectorStatus] = {}
         self._reasons: dict[str, Reason] = {}
         self._steps: dict[int, Step] = {}
+        self._known: dict[Channel, bool] = {}
+        self._beside: set[str] = set()
+        self._calls: set[str] = set()
+        self._lone = 0
         self._units = 0
         self._id = uuid4().hex if deployment.journalled else ""
         self._record: Record | None = None
@@ -126,12 +133,15 @@ class Session:
     @property
     def blocked(self) -> bool:
         """Whether some text was blocked by now."""
-        return any(run.step == "block" for run in self._runs.values())
+        return "block" in self._steps.values()
 
     def whole(self) -> Steps:
         """Judge every channel of the exchange."""
-        for run in self._runs.values():
+        for name, run in tuple(self._runs.items()):
             yield from run.advance(run.channel.text, final=True)
+            yield from self._end_call(name)
+        for channel in _named(self.exchange):
+            yield from self._judge_beside(channel)
         yield from self._end(complete=True)
 
     def open(self, channel: Channel) -> None:
@@ -151,12 +161,41 @@ class Session:
         What it had let go stands; whoever relays it must see that it stays as it was.
         """
         known = self._runs[name]
+        self._calls.discard(name)
         self._runs[name] = ChannelRun(self, known.channel)
         yield from self.feed(known.received, name)
 
     def forget(self, name: str) -> None:
         """Keep nothing of a channel that was judged and is no text of the answer."""
         del self._runs[name]
+        self._beside.discard(name)
+
+    def alone(self, channel: Channel) -> Generator[Ask, Outcome | None, bool]:
+        """Judge a text that stands beside the answer's; return whether it passes as it is.
+
+        Args:
+            channel: what it carries, with its text; its name need not be new.
+
+        What is released meanwhile is nothing of the answer. A choice is not withheld for it by
+        itself: that is for the caller to do.
+        """
+        key = replace(channel, name="", choice=0)
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        self._lone += 1
+        name = f"{channel.name}#{self._lone}"
+        run = self._runs[name] = ChannelRun(self, replace(channel, name=name, text=""))
+        self._beside.add(name)
+        yield from run.advance(channel.text, final=True)
+        passed = delivers(run.step) and not run.edits
+        if run.step == "allow":
+            self.forget(name)
+        elif not passed:
+            run.retract(0)
+        if len(self._known) < _KNOWN_LIMIT:
+            self._known[key] = passed
+        return passed
 
     def feed(self, piece: str, name: str = CONTENT) -> Steps:
         """Take the next piece of a channel; nothing more of a choice that was stopped is judged."""
@@ -167,10 +206,11 @@ class Session:
             yield from run.advance(piece, final=False)
 
     def close(self, name: str = CONTENT) -> Steps:
-        """Take the end of a channel."""
+        """Take the end of a channel; a tool call is withheld whole for what it hides."""
         run = self._runs[name]
         if not (self._stream and self.withheld(run.channel.choice)):
             yield from run.advance("", final=True)
+            yield from self._end_call(name)
 
     def finish(self) -> Steps:
         """Take the end of every channel."""
@@ -307,9 +347,37 @@ class Session:
 
     # Private parts.
 
+    def _end_call(self, name: str) -> Steps:
+        """See to it that a tool call stays a document, and hides nothing in escapes or its name."""
+        run = self._runs[name]
+        channel = run.channel
+        if channel.kind != "tool_call" or name in self._calls or name in self._beside:
+            return
+        if run.edits and is_json(run.received) and not is_json(run.text):
+            self._withhold(channel.choice)
+        place = name.rpartition(".")[0] or name
+        tool = Channel(f"{place}.name", "content", channel.choice, channel.tool)
+        plain = replace(channel, name=f"{name}.unescaped", text=unescaped(run.text) or "")
+        for beside in (tool, plain):
+            yield from self._judge_beside(beside)
+        self._calls.add(name)
+
+    def _judge_beside(self, channel: Channel) -> Steps:
+        """Judge a text of a choice that must stay as it is; otherwise the choice is withheld."""
+        if channel.text and not self.withheld(channel.choice):
+            passed = yield from self.alone(channel)
+            if not passed:
+                self._withhold(channel.choice)
+
+    def _withhold(self, choice: int) -> None:
+        self.note_escalation("block")
+        if not self._class.shadow:
+            self.note_step(choice, "block")
+
     def _end(self, *, complete: bool) -> Steps:
-        self._ended = True
-        if self.deployment.learns and self._units:
+        # One that was cancelled in its last words has taught what it showed.
+        taught, self._ended = self._ended, True
+        if self.deployment.learns and self._units and not taught:
             yield Learn(self._shown(), self.exchange.conversation)
         step = yield from self._keep(complete=complete, final=True)
         if not self._stream and not self._class.shadow and not delivers(step):
@@ -322,10 +390,11 @@ class Session:
         known = self._record
         if known is None and self._intended() not in self._class.journal.actions:
             return "allow"
-        self._record = self._row(complete=complete)
-        self._noted = self._causes()
+        self._record, causes = self._row(complete=complete), self._causes()
         answer = yield Keep(self._record, new=known is None, final=final)
+        # Without an answer, as where the task was cancelled, nobody knows that the row is durable.
         if answer is None or not answer.failures:
+            self._noted = causes
             return "allow"
         self._record = known
         # Once a stream has ended there is no text left to hold back.
@@ -406,7 +475,11 @@ class Session:
             return None
         if not passes(step):
             return Choice(content=self.deployment.messages.replaced)
-        runs = [run for run in self._runs.values() if run.channel.choice == index]
+        runs = [
+            run
+            for name, run in self._runs.items()
+            if run.channel.choice == index and name not in self._beside
+        ]
         return Choice(
             content=_joined(runs, "content"),
             reasoning=_joined(runs, "reasoning"),
@@ -455,6 +528,19 @@ class Session:
             run.text for run in runs if self._stream or passes(self.step_of(run.channel.choice))
         ]
         return "part" if any(left) else "none"
+
+
+def _named(exchange: Exchange) -> Iterator[Channel]:
+    """Yield what stands beside the arguments of tool calls, which need not have any.
+
+    An identifier does only where it may be read as a text.
+    """
+    for index, choice in enumerate(exchange.choices):
+        for number, call in enumerate(choice.tool_calls):
+            place = f"choices[{index}].tool_calls[{number}]"
+            yield Channel(f"{place}.name", "content", index, call.name)
+            if not call.id.isascii() or any(map(str.isspace, call.id)):
+                yield Channel(f"{place}.id", "content", index, call.id)
 
 
 def _joined(runs: Iterable[ChannelRun], kind: ChannelKind) -> str:

@@ -10,21 +10,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from guard.errors import InputError
+from guard.exchange import Channel
 
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterable,
         AsyncIterator,
-        Callable,
         Generator,
         Iterable,
         Iterator,
     )
 
+    from guard.channel_run import ChannelRun
     from guard.driver import Driver
-    from guard.exchange import Channel
     from guard.session import Session
+    from guard.steps import Steps
     from guard.verdict import Verdict
 
 
@@ -116,7 +117,10 @@ class Following:
 
     Each text is a *channel*: open it, feed it, close it. What `feed` and `close` return may
     leave, and is the text with nothing in place of what is withheld: look at `withheld` and
-    show `notice`. Where `stream` is off, nothing should leave before `finish`.
+    show `notice`. A tool call may leave with its end alone. Where `stream` is off, nothing should
+    leave before `finish`.
+
+    What a cancelled `afeed` or `aclose` did not return comes with the next call for its channel.
 
     Not for several threads or tasks at a time: it is the state of one exchange.
     """
@@ -125,47 +129,75 @@ class Following:
         """Judge nothing yet."""
         self._driver = driver
         self._session = session
+        self._closed: set[str] = set()
+        self._returned: dict[str, int] = {}
+        self._over = False
 
     def open(self, channel: Channel) -> None:
-        """Take a channel whose text is yet to come; names must differ."""
+        """Take a channel whose text is yet to come.
+
+        Raises:
+            InputError: it is no channel, has a text already or another's name, or the exchange
+                is over.
+        """
+        if not isinstance(channel, Channel):
+            raise InputError(f"`channel` must be `Channel`, not {_kind(channel)}")
+        if channel.text:
+            raise InputError(f"channel `{channel.name}` has a text: open it without, then feed it")
+        self._require_going_on()
         self._session.open(channel)
 
     def feed(self, channel: str, piece: str) -> str:
-        """Take the next piece of a channel; return what of it may leave now."""
-        return self._left(channel, lambda: self._driver.run(self._session.feed(piece, channel)))
+        """Take the next piece of a channel; return what of it may leave now.
+
+        Raises:
+            InputError: the piece is not text, there is no such channel, it is closed, or the
+                exchange is over.
+        """
+        self._driver.run(self._fed(channel, piece))
+        return self._left(channel)
 
     async def afeed(self, channel: str, piece: str) -> str:
         """As `feed`, without blocking the event loop."""
-        before = len(self._session.run(channel).text)
-        await self._driver.arun(self._session.feed(piece, channel))
-        return self._session.run(channel).text[before:]
+        await self._driver.arun(self._fed(channel, piece))
+        return self._left(channel)
 
     def close(self, channel: str) -> str:
-        """Take the end of a channel; return what of it may leave now."""
-        return self._left(channel, lambda: self._driver.run(self._session.close(channel)))
+        """Take the end of a channel; return what of it may leave now.
+
+        Raises:
+            InputError: there is no such channel, or the exchange is over.
+        """
+        self._driver.run(self._ended(channel))
+        return self._left(channel)
 
     async def aclose(self, channel: str) -> str:
         """As `close`, without blocking the event loop."""
-        before = len(self._session.run(channel).text)
-        await self._driver.arun(self._session.close(channel))
-        return self._session.run(channel).text[before:]
+        await self._driver.arun(self._ended(channel))
+        return self._left(channel)
 
     def finish(self) -> Verdict:
-        """Take the end of the exchange, of every channel that is still open, too."""
-        self._driver.run(self._session.finish())
+        """Take the end of the exchange, of every channel that is still open, too.
+
+        Raises:
+            InputError: it was abandoned.
+        """
+        self._driver.run(self._finished())
         return self._session.verdict()
 
     async def afinish(self) -> Verdict:
         """As `finish`, without blocking the event loop."""
-        await self._driver.arun(self._session.finish())
+        await self._driver.arun(self._finished())
         return self._session.verdict()
 
     def abandon(self) -> None:
         """Close the journal's row of an exchange that nobody wants to see to its end."""
+        self._over = True
         self._driver.run(self._session.abandon())
 
     async def aabandon(self) -> None:
         """As `abandon`, without blocking the event loop."""
+        self._over = True
         await self._driver.arun(self._session.abandon())
 
     def withheld(self, choice: int = 0) -> bool:
@@ -176,10 +208,44 @@ class Following:
         """Return what the end user reads in place of a choice that is withheld, else `""`."""
         return self._session.notice(choice)
 
-    def _left(self, channel: str, judge: Callable[[], None]) -> str:
-        before = len(self._session.run(channel).text)
-        judge()
-        return self._session.run(channel).text[before:]
+    def _fed(self, name: str, piece: str) -> Steps:
+        self._require_going_on()
+        self._run(name)
+        if name in self._closed:
+            raise InputError(f"channel `{name}` is closed: more of its text would not be judged")
+        return self._session.feed(piece, name)
+
+    def _ended(self, name: str) -> Steps:
+        self._require_going_on()
+        self._run(name)
+        self._closed.add(name)
+        return self._session.close(name)
+
+    def _finished(self) -> Steps:
+        if not self._session.finished:
+            self._require_going_on()
+            yield from self._session.finish()
+            self._over = True
+
+    def _require_going_on(self) -> None:
+        if self._over:
+            raise InputError("the exchange is over: follow the next one with `Guard.follow`")
+
+    def _run(self, name: str) -> ChannelRun:
+        try:
+            return self._session.run(name)
+        except (KeyError, TypeError):
+            raise InputError(f"no channel `{name}` is open: `open` it before it is fed") from None
+
+    def _left(self, name: str) -> str:
+        """Return what of a channel may leave and was not returned yet."""
+        run = self._run(name)
+        whole = run.channel.kind == "tool_call" and not self._session.shadow
+        if whole and (name not in self._closed or self._session.withheld(run.channel.choice)):
+            return ""
+        texts = run.released(self._returned.get(name, 0))
+        self._returned[name] = self._returned.get(name, 0) + len(texts)
+        return "".join(texts)
 
 
 def _texts(driver: Driver, session: Session, pieces: Iterable[str]) -> Generator[str, None, None]:

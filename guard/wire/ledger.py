@@ -11,14 +11,13 @@ This module does not know any format, and not how a text is judged (`guard.sessi
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from guard.exchange import is_json, unescaped
 from guard.steps import Release
 from guard.text.units import CONTEXT, LOOKAHEAD
-from guard.verdict import delivers
 from guard.wire.parts import BodyError, Part, nowhere
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from guard.session import Session
     from guard.steps import Ask, Outcome, Steps
 
+_T = TypeVar("_T")
+
 TEXT_LIMIT: Final = 4 * 2**20
 """Characters of all texts of one exchange, 4 Mi; the session keeps them for its journal row."""
 
@@ -38,14 +39,10 @@ CHANNEL_LIMIT: Final = 1024
 _TOO_MANY: Final = f"the backend's answer has more than {CHANNEL_LIMIT} texts"
 
 _KNOWN_LIMIT: Final = 1024
-"""Lone texts that are remembered, so that one that comes with every event is judged once."""
-
+"""Names of lone texts whose ends are remembered, since more of them may come."""
 
 _STEP: Final = re.compile(r"[.\[]")
 """Where the name of a channel goes one level down."""
-
-_HIDING: Final = re.compile(r"\\[u/bf]")
-"""Escapes of JSON that may stand for characters which need none."""
 
 GATED: Final[frozenset[ChannelKind]] = frozenset({"tool_call"})
 """Kinds of text that always leave only with the end of their choice."""
@@ -112,10 +109,8 @@ class Ledger:
         self._ended: set[int] = set()
         self._left: dict[str, int] = {}
         self._said: set[int] = set()
-        self._known: dict[str, bool] = {}
         self._tails: dict[str, str] = {}
         self._latest: dict[str, str] = {}
-        self._lone = 0
         self._total = 0
 
     @property
@@ -305,7 +300,8 @@ class Ledger:
     def _judge_whole(self, name: str) -> Steps:
         """See to it that a document is still one after a rewrite, and hides nothing in escapes."""
         run = self.session.run(name)
-        if run.channel.kind not in self._gated:
+        if run.channel.kind == "tool_call" or run.channel.kind not in self._gated:
+            # The session sees to calls.
             return
         if run.edits and is_json(run.received) and not is_json(run.text):
             self.withhold(run.channel)
@@ -355,17 +351,18 @@ class Ledger:
         return channel
 
     def _judge_alone(self, part: Part) -> Steps:
-        """Judge a text by itself; unless it passes as it is, its choice is withheld."""
+        """Judge a text by itself; unless it passes as it is, its choice is withheld.
+
+        It may go on with those before it, or be a text of its own to readers: both are judged.
+        """
         if self.session.withheld(part.channel.choice):
             return
-        text = self._with_tail(part)
-        passed = self._known.get(text)
-        if passed is None:
-            passed = yield from self._passes(replace(part.channel, text=text))
-            if len(self._known) < _KNOWN_LIMIT:
-                self._known[text] = passed
-        if not passed:
-            self.withhold(part.channel)
+        for text in dict.fromkeys((part.text, self._with_tail(part))):
+            channel = replace(part.channel, text=text)
+            passed = yield from quietly(self.session.alone(channel))
+            if not passed:
+                self.withhold(part.channel)
+                return
 
     def _with_tail(self, part: Part) -> str:
         """Return a lone text behind those that came before under its key, which it may go on.
@@ -381,54 +378,14 @@ class Ledger:
             self._latest[name] = part.text
         return before + part.text
 
-    def _passes(self, channel: Channel) -> Generator[Ask, Outcome | None, bool]:
-        """Judge a text by itself; return whether it passes as it is."""
-        self._lone += 1
-        name = f"{channel.name}#{self._lone}"
-        self.session.open(replace(channel, name=name))
-        yield from quietly(self.session.feed(channel.text, name))
-        yield from quietly(self.session.close(name))
-        run = self.session.run(name)
-        passed = delivers(run.step) and not run.edits
-        if run.step == "allow":
-            self.session.forget(name)
-        elif not passed:
-            run.retract(0)
-        return passed
 
-
-def is_json(text: str) -> bool:
-    """Return whether a text is one JSON value."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def unescaped(text: str) -> str | None:
-    """Return JSON without escapes that hide characters, `None` where it has none."""
-    if not _HIDING.search(text):
-        return None
-    try:
-        plain = json.dumps(json.loads(text, object_pairs_hook=_every), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return None
-    return None if plain == text else plain
-
-
-def _every(pairs: list[tuple[str, Any]]) -> object:
-    """Return an object, or its pairs where a key stands twice."""
-    given = dict(pairs)
-    return given if len(given) == len(pairs) else pairs
-
-
-def quietly(steps: Steps) -> Steps:
+def quietly(steps: Generator[Ask, Outcome | None, _T]) -> Generator[Ask, Outcome | None, _T]:
     """Run `steps`, without what they release: the ledger says what may leave."""
     answer: Outcome | None = None
     try:
         while True:
             step = steps.send(answer)
             answer = None if isinstance(step, Release) else (yield step)
-    except StopIteration:
-        return
+    except StopIteration as end:
+        result: _T = end.value
+        return result

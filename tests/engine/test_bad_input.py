@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.errors import InputError
-from guard.exchange import Choice, Exchange, Message, ToolCall
+from guard.exchange import Channel, Choice, Exchange, Message, ToolCall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -208,6 +208,10 @@ class TestExchange:
                 Exchange((Choice(tool_calls=(ToolCall(wrong(None), "{}"),)),)),
                 r"`choices\[0\].tool_calls\[0\].name`",
             ),
+            (
+                Exchange((Choice(tool_calls=(ToolCall("send", "{}", wrong(5)),)),)),
+                r"`choices\[0\].tool_calls\[0\].id`",
+            ),
             (Exchange((Choice(),), messages=wrong(["hello"])), r"`messages\[0\]`"),
             (Exchange((Choice(),), messages=wrong(5)), "`messages`"),
             (
@@ -231,7 +235,85 @@ class TestExchange:
         with pytest.raises(InputError, match=r"`model`.*`choices\[0\].content`.*reasoning`"):
             pack_guard.check(exchange)
 
+    @pytest.mark.parametrize("value", [None, "text", [], Choice()])
+    def test_no_exchange(self, pack_guard: Guard, value: Any) -> None:
+        """What is no exchange has neither an input nor an answer to follow."""
+        for ask in (pack_guard.check_input, pack_guard.follow):
+            with pytest.raises(InputError, match="`exchange` must be `Exchange`"):
+                ask(value)
+
+    @no_text
+    def test_asked_without_text(self, pack_guard: Guard, value: Any) -> None:
+        """A message of what is no text is refused before there is any answer."""
+        exchange = Exchange((), messages=(Message("user", value),))
+        for ask in (pack_guard.check_input, pack_guard.follow):
+            with pytest.raises(InputError, match=r"`messages\[0\].content` must be `str`"):
+                ask(exchange)
+
+    def test_a_conversation(self, pack_guard: Guard) -> None:
+        """What names a conversation is text."""
+        with pytest.raises(InputError, match="`conversation` must be `str`, not int"):
+            pack_guard.check("fine", conversation=wrong(5))
+
     def test_lists_will_do(self, pack_guard: Guard) -> None:
         """Lists in place of tuples are as good."""
         exchange = Exchange(wrong([Choice("All is well.")]), wrong([Message("user", "Well?")]))
         assert pack_guard.check(exchange).text == "All is well."
+
+
+class TestFollowing:
+    """Calls that do not fit what was opened."""
+
+    OPEN = Channel("open", "content", 0, "")
+
+    @pytest.mark.parametrize("value", [None, "open", Channel("full", "content", 0, "Some text.")])
+    def test_open(self, pack_guard: Guard, value: Any) -> None:
+        """A channel comes without its text, which would not be judged."""
+        with pytest.raises(InputError, match=r"must be `Channel`|has a text"):
+            pack_guard.follow(Exchange(())).open(value)
+
+    @pytest.mark.parametrize("name", ["another", None, 5, []])
+    def test_unknown(self, pack_guard: Guard, name: Any) -> None:
+        """A channel has to be opened first."""
+        following = pack_guard.follow(Exchange(()))
+        following.open(self.OPEN)
+        for call in (following.close, lambda name: following.feed(name, "text")):
+            with pytest.raises(InputError, match="is open"):
+                call(name)
+
+    async def test_closed(self, pack_guard: Guard) -> None:
+        """More of a text behind its end is refused and not dropped."""
+        following = pack_guard.follow(Exchange(()))
+        following.open(self.OPEN)
+        assert following.feed("open", "Fine.") + following.close("open") == "Fine."
+        with pytest.raises(InputError, match="closed"):
+            following.feed("open", "More.")
+        with pytest.raises(InputError, match="closed"):
+            await following.afeed("open", "More.")
+        assert following.close("open") == ""
+        assert following.finish().text == "Fine."
+
+    @pytest.mark.parametrize("end", ["finish", "abandon"])
+    def test_over(self, pack_guard: Guard, end: str) -> None:
+        """So is everything behind the end of the exchange."""
+        following = pack_guard.follow(Exchange(()))
+        following.open(self.OPEN)
+        getattr(following, end)()
+        for call in (
+            lambda: following.open(Channel("late", "content", 0, "")),
+            lambda: following.feed("open", "More."),
+            lambda: following.close("open"),
+        ):
+            with pytest.raises(InputError, match="over"):
+                call()
+
+    def test_finished_twice(self, pack_guard: Guard) -> None:
+        """A second `finish` gives the same verdict; there is none of what was abandoned."""
+        following = pack_guard.follow(Exchange(()))
+        following.open(self.OPEN)
+        following.feed("open", "Fine.")
+        assert following.finish() == following.finish()
+        dropped = pack_guard.follow(Exchange(()))
+        dropped.abandon()
+        with pytest.raises(InputError, match="over"):
+            dropped.finish()

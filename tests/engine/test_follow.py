@@ -132,6 +132,30 @@ class TestFollow:
         verdict = await following.afinish()
         assert left == make_guard().check(text).text == verdict.text
 
+    def test_a_tool_call_leaves_with_its_end(self, make_guard: Callable[..., Guard]) -> None:
+        """Half a call cannot be taken back."""
+        call, arguments = channel("tool_call", tool="look"), f'{{"a": "{FERRY * 8}"}}'
+        following = make_guard().follow(ASKED)
+        following.open(call)
+        assert following.feed(call.name, arguments) == ""
+        assert following.close(call.name) == arguments
+
+    @pytest.mark.parametrize(
+        ("tool", "arguments"),
+        [("zblock", "{}"), ("zblock", ""), ("look", '{"a": "z\\u0062lock"}')],
+    )
+    def test_a_tool_call_hides_nothing(
+        self, make_guard: Callable[..., Guard], tool: str, arguments: str
+    ) -> None:
+        """As on the wire its tool's name is judged, and what its escapes stand for."""
+        call = channel("tool_call", tool=tool)
+        following = make_guard().follow(ASKED)
+        following.open(call)
+        assert following.feed(call.name, arguments) + following.close(call.name) == ""
+        assert following.withheld()
+        assert following.notice() == "[blocked]"
+        assert following.finish().choices == (None,)
+
     @given(
         words=st.lists(
             st.sampled_from([FERRY, "zredact ", "zexcise. ", "zreplace ", "zblock ", "Fine. "]),
@@ -192,6 +216,29 @@ class TestInput:
         assert guard.check_input(self.asked(*old, Message("user", "Sorry."))).action == "allow"
         result = Message("tool", "The page says zblock.", name="browse")
         assert guard.check_input(self.asked(*old, result)).action == "block"
+
+    @pytest.mark.parametrize("begun", ["", " ", "Sure,"])
+    @pytest.mark.parametrize("role", ["user", "tool", "guest"])
+    @pytest.mark.parametrize("last", ["assistant", "system", "user"])
+    def test_an_answer_that_the_caller_begins(
+        self, make_guard: Callable[..., Guard], begun: str, role: Any, last: Any
+    ) -> None:
+        """It answers nothing: what stands before it is as new as without it."""
+        guard = make_guard(input=self.LIMITS)
+        old = (Message("user", "Well?"), Message("assistant", "No."))
+        asked = self.asked(*old, Message(role, "zblock"), Message("assistant", begun))
+        assert guard.check_input(asked).action == "block"
+        more = Message(last, "" if last == "user" else "Be brief.")
+        assert guard.check_input(self.asked(*asked.messages, more)).action == "block"
+
+    @given(st.lists(st.sampled_from(["", " ", "Sure,"]), max_size=4))
+    def test_however_much_of_it(self, make_guard: Callable[..., Guard], begun: list[str]) -> None:
+        """Messages of an assistant at the end never change the verdict on an input."""
+        guard = make_guard(input=self.LIMITS)
+        behind = [Message("assistant", text) for text in begun]
+        for text, action in (("zblock", "block"), ("zflag", "flag"), ("Fine.", "allow")):
+            verdict = guard.check_input(self.asked(Message("user", text), *behind))
+            assert verdict.action == action
 
     @pytest.mark.asyncio
     async def test_asynchronous_is_the_same(self, make_guard: Callable[..., Guard]) -> None:
@@ -326,6 +373,20 @@ class TestLive:
         assert verdict.action == "block"
         assert "alarm stands" in verdict.reasons[0]
         assert list(guard.stream(iter(["Fine."]))) == ["[blocked]"]
+
+    @pytest.mark.parametrize("arguments", ["", "{}"])
+    def test_a_quarantine_blocks_tool_calls(
+        self, make_class: Any, word_detector: Any, arguments: str
+    ) -> None:
+        """One without arguments may be carried out all the same."""
+        guard = self.guard(make_class, word_detector, Standing("quarantine"))
+        verdict = guard.check(Exchange((Choice(tool_calls=(ToolCall("wipe", arguments),)),)))
+        assert verdict.action == "block"
+        assert verdict.choices == (None,)
+        following = guard.follow(ASKED)
+        following.open(channel("tool_call", tool="wipe"))
+        assert following.feed(channel("tool_call").name, arguments) == ""
+        assert following.finish().action == "block"
 
     def test_one_that_fails_withholds_nothing(self, make_class: Any, word_detector: Any) -> None:
         """The exchange was judged before; the prior stands still."""

@@ -7,15 +7,17 @@ import gc
 import re
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 
-from guard.errors import InputError
-from guard.exchange import Choice, Exchange, ToolCall
+from guard.errors import InputError, JournalError
+from guard.exchange import Channel, Choice, Exchange, ToolCall
 from guard.journal.store import Journal
 
 if TYPE_CHECKING:
@@ -365,6 +367,96 @@ class TestCancelled:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert rows(path) == []
+
+    async def test_a_cancelled_feed(self, make_pack_guard: Callable[..., Guard]) -> None:
+        """Wherever a cancellation strikes what is followed, nothing of it is lost or left out."""
+        text = text_of(1) * 3
+        expected = make_pack_guard().check(text)
+        for moment in range(0, 40, 4):
+            with closing(Slow("sqlite://")) as journal:
+                following = make_pack_guard(Dozing(), journal=journal).follow(Exchange(()))
+                following.open(Channel("c", "content", 0, ""))
+                left = ""
+                for start in range(0, len(text), 400):
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(moment / 1000):
+                            left += await following.afeed("c", text[start : start + 400])
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(moment / 1000):
+                        left += await following.aclose("c")
+                left += await following.aclose("c")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(moment / 1000):
+                        await following.afinish()
+                verdict = await following.afinish()
+                (row,) = journal.list()
+            assert left == expected.text == verdict.text
+            assert verdict.findings == tuple(replace(f, channel="c") for f in expected.findings)
+            assert verdict.coverage.complete
+            assert verdict.coverage.judged == {"c": len(text)}
+            assert (row.complete, row.outcome) == (True, f"[c]\n{left}")
+
+    async def test_a_row_that_is_not_known_to_be_written(
+        self, make_guard: Callable[..., Guard], path: Path
+    ) -> None:
+        """Text that is to be journalled leaves only behind a row that is known to be there."""
+        journal = Failing(path)
+        guard = make_guard(journal=journal)
+        following = guard.follow(Exchange(()))
+        following.open(Channel("c", "content", 0, ""))
+        task = asyncio.create_task(following.afeed("c", f"One zflag. {FILLER}"))
+        await asyncio.to_thread(journal.reached.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await following.afeed("c", FILLER) + await following.aclose("c") == ""
+        assert following.withheld()
+        assert (await following.afinish()).action == "block"
+
+
+FILLER = "The berth lies behind the mill and stays free until the evening. " * 8
+
+
+class Dozing:
+    """A detector that finds nothing, after a while."""
+
+    name = "dozing"
+    version = "1"
+    categories = ("nothing",)
+
+    def __call__(self, _: Passage) -> list[Finding]:
+        """Take a while."""
+        time.sleep(0.002)
+        return []
+
+
+class Slow(Journal):
+    """A journal that takes a while."""
+
+    def write(self, record: Record) -> None:
+        """Write, in a while."""
+        time.sleep(0.006)
+        super().write(record)
+
+    def update(self, record: Record) -> None:
+        """Update, in a while."""
+        time.sleep(0.006)
+        super().update(record)
+
+
+class Failing(Journal):
+    """A journal that cannot write, and tells when it is about to."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it."""
+        super().__init__(path)
+        self.reached = threading.Event()
+
+    def write(self, record: Record) -> None:
+        """Fail, in a while."""
+        self.reached.set()
+        time.sleep(0.05)
+        raise JournalError(f"no place for {record.id}")
 
 
 class Announced(Journal):

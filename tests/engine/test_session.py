@@ -211,14 +211,18 @@ class TestPassages:
         assert "redact!" not in hand.passages[-1].closing
 
     def test_every_channel_of_every_choice(self, new_session: Callable[..., Session]) -> None:
-        """Reasoning, content, refusal and tool-call arguments of all choices are judged."""
+        """Reasoning, content, refusal and tool calls of all choices are judged.
+
+        A tool's name is judged once.
+        """
         choice = Choice("Content.", "Reasoning.", "Refusal.", (ToolCall("send", "Arguments."),))
         hand = Hand()
         session = new_session(Exchange((choice, choice), (Message("user", "Well?"),)))
         hand.drive(session.whole())
         said = ["Reasoning.", "Content.", "Refusal.", "Arguments."]
-        assert [passage.unit for passage in hand.passages] == said * 2
-        assert [passage.tool for passage in hand.passages] == ["", "", "", "send"] * 2
+        assert [passage.unit for passage in hand.passages] == [*said, "send", *said]
+        tools = ["", "", "", "send"]
+        assert [passage.tool for passage in hand.passages] == [*tools, "", *tools]
         assert hand.passages[3].text == "Content.\nsend(Arguments."
         assert session.verdict().coverage.judged == {
             f"choices[{n}].{channel}": len(text)

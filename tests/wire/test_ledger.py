@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+KEY: Final = "AKIA" + "Q7WZ3FJ5LM2NXK4B"
+CARD: Final = "4111 1111 1111 1111"
+
 CALM: Final = "The pond is still and the reeds are green. " * 8
 """Some units of text that no detector minds."""
 
@@ -275,6 +278,34 @@ class TestGoesOn:
         marked.end()
         assert marked.ledger.leave(second) == "[removed: to redact]. Good."
 
+    @pytest.mark.parametrize(
+        "before", ["Here it comes", "No. 7", "a-", "b_", "Here:\x1f", "\u200b"]
+    )
+    def test_seam_hides_nothing(self, make_pack_guard: Callable[..., Guard], before: str) -> None:
+        """A key or number that begins the next text is found, whatever it is joined with."""
+        for said in (KEY, CARD, "\u200b" + KEY, "\x1f" + KEY):
+            book = Book(make_pack_guard(), marked=True)
+            book.piece(before, "content:1", kind="content")
+            book.run(book.ledger.complete("content:1"))
+            second = book.piece(f"{said}. And then?", "content:2", kind="content")
+            book.end()
+            left = book.ledger.leave(second)
+            assert "[removed: " in left
+            assert left.endswith(". And then?")
+            assert len(book.session.verdict().findings) == 1
+
+    @given(before=st.text(max_size=12), white=st.sampled_from(["", " ", "\n"]))
+    def test_any_text_before(
+        self, make_pack_guard: Callable[..., Guard], before: str, white: str
+    ) -> None:
+        """What one text hides of the next depends on nothing that stands in it."""
+        book = Book(make_pack_guard(), marked=True)
+        book.take(before, "content:1", kind="content")
+        book.run(book.ledger.complete("content:1"))
+        second = book.piece(f"{white}{KEY}.", "content:2", kind="content")
+        book.end()
+        assert KEY not in book.ledger.leave(second)
+
     def test_seam_counts_once(self, marked: Book) -> None:
         """What was found in the first text alone is not found in the second."""
         marked.piece("A zredact", "content:1", kind="content")
@@ -405,6 +436,42 @@ class TestAlone:
         verdict = book.session.verdict()
         assert verdict.assessment.coverage.judged == {}
         assert (verdict.action, verdict.text) == ("allow", None)
+
+    @pytest.mark.parametrize("text", [KEY, CARD])
+    @given(before=st.lists(st.text(max_size=8), max_size=3))
+    def test_stands_alone(
+        self, make_pack_guard: Callable[..., Guard], text: str, before: list[str]
+    ) -> None:
+        """A string is found bad for itself, whatever came before it under its key."""
+        book = Book(make_pack_guard())
+        for each in (*before, "Weather", text):
+            book.take(each, "other.title", kind="content", lone=True)
+        assert book.withheld
+
+    def test_goes_on(self, book: Book) -> None:
+        """And for what it makes with those before it."""
+        for text in ("A z", "bloc", "k."):
+            assert not book.withheld
+            book.take(text, "other.title", kind="content", lone=True)
+        assert book.withheld
+
+    def test_of_another_kind(
+        self, make_guard: Callable[..., Guard], word_detector: Callable[..., Detector]
+    ) -> None:
+        """What passed as what a model is given is judged anew as its answer."""
+        words = word_detector()
+
+        class Answers(type(words)):  # type: ignore[misc]
+            """Minds words in answers alone."""
+
+            def __call__(self, passage: Passage) -> list[Finding]:
+                return super().__call__(passage) if passage.side == "response" else []
+
+        book = Book(make_guard(Answers()))
+        book.take("A zblock.", "other", kind="tool_result", lone=True)
+        assert not book.withheld
+        book.take("A zblock.", "another", kind="content", lone=True)
+        assert book.withheld
 
     def test_many_names(self, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
         """Behind the names that are remembered, strings are judged still."""
