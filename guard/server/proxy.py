@@ -8,6 +8,9 @@ While an alarm asks for a `fallback`, what is guarded goes to the backend that s
 gets anything that could be the other's key: of a client's headers only a few harmless ones go to
 the stand-in, and nothing of the query.
 
+A path that servers read in different ways is refused, and headers by which some backends take
+another method or path than those of the request line stay here: what is checked is what is sent.
+
 This module does not know any vendor's format.
 """
 
@@ -17,6 +20,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import httpx2
 from fastapi import Request  # noqa: TC002  # FastAPI reads it
@@ -25,8 +29,8 @@ from starlette.responses import Response, StreamingResponse
 from guard.server.edge import route_of
 from guard.server.errors import Refused
 from guard.server.keys import caller_of
-from guard.wire.formats import format_of, is_open
-from guard.wire.transport import AsyncGuardTransport, Options
+from guard.wire.formats import format_of, is_open, path_of
+from guard.wire.transport import AsyncGuardTransport, Options, Unguardable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,6 +60,17 @@ _HOP: Final = frozenset(
 )
 """Headers that are about one connection, or for this server alone (RFC 9110, section 7.6.1)."""
 
+_OTHER_REQUEST: Final = frozenset(
+    {
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+    }
+)
+"""Headers by which some backends serve another method or path."""
+
 _CREDENTIALS: Final = ("authorization", "x-api-key")
 
 _HARMLESS: Final = frozenset(
@@ -73,6 +88,14 @@ _HARMLESS: Final = frozenset(
     }
 )
 """Headers of a client that go to a backend which it did not ask, and hold no key."""
+
+_NO_FORMAT: Final = (
+    "this path cannot be guarded: use chat completions, responses or messages, or set "
+    "`other_paths: pass`"
+)
+_NO_PATH: Final = (
+    "the path cannot be read: write it without empty segments, `.`, `..`, and encoded slashes"
+)
 
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -129,16 +152,13 @@ class _Proxy:
         Raises:
             Refused: it cannot be guarded, or the backend does not answer.
         """
-        method, path = request.method, request.url.path
+        method, path = request.method, path_of(_raw(request))
+        if path is None:
+            raise Refused(400, _NO_PATH, "invalid_path")
         settings = self._service.settings
         guarded = format_of(method, path) is not None
         if not guarded and settings.other_paths == "refuse" and not is_open(method, path):
-            raise Refused(
-                403,
-                "this path cannot be guarded: use chat completions, responses or messages, or set "
-                "`other_paths: pass`",
-                "unguardable",
-            )
+            raise Refused(403, _NO_FORMAT, "unguardable")
         judges = self._service.judges(request)
         stand_in = judges.standing_in if guarded else None
         backend = self._primary if stand_in is None else self._fallback
@@ -146,6 +166,9 @@ class _Proxy:
         transport = self._transport(request, stand_in or judges.guard)
         try:
             answer = await transport.handle_async_request(sent)
+        except Unguardable:
+            # The backend's own address is a part of what is sent.
+            raise Refused(403, f"no such path of {backend} can be guarded", "unguardable") from None
         except httpx2.TimeoutException:
             raise Refused(504, f"{backend} did not answer in time", "upstream_timeout") from None
         except httpx2.ConnectError:
@@ -162,7 +185,7 @@ class _Proxy:
         route = route_of(request.scope)
         metrics = self._service.metrics
         options = Options(
-            unguarded="pass",
+            unguarded=self._service.settings.other_paths,
             broken="tell",
             on_verdict=lambda verdict: metrics.decision(verdict, route),
         )
@@ -190,20 +213,18 @@ class _Proxy:
         """Return where a request goes: to the backend, whatever its target looks like.
 
         Raises:
-            Refused: the target cannot be read, or would be part of a host's name.
+            Refused: the target cannot be read.
         """
-        raw = request.scope.get("raw_path") or request.url.path.encode()
         own = backend is self._primary and request.url.query
         query = f"?{request.url.query}" if own else ""
-        if raw.startswith(b"/"):
-            with contextlib.suppress(httpx2.InvalidURL, UnicodeDecodeError):
-                return httpx2.URL(f"{backend.base}{raw.decode('ascii')}{query}")
+        with contextlib.suppress(httpx2.InvalidURL, UnicodeDecodeError):
+            return httpx2.URL(f"{backend.base}{_raw(request).decode('ascii')}{query}")
         raise Refused(400, "the path cannot be read", "invalid_path")
 
     def _headers(self, request: Request, backend: _Backend) -> list[tuple[bytes, bytes]]:
         """Return what of a request's headers goes to a backend, with its key."""
         own = caller_of(request.scope).header
-        dropped = _HOP | {own} | _named(request.headers.get("connection", ""))
+        dropped = _HOP | _OTHER_REQUEST | {own} | _named(request.headers.get("connection", ""))
         key = backend.key
         if backend is self._fallback:
             dropped |= set(request.headers) - _HARMLESS
@@ -224,6 +245,11 @@ class _Proxy:
             secret = key.get_secret_value().encode()
             kept += [(b"authorization", b"Bearer " + secret), (b"x-api-key", secret)]
         return kept
+
+
+def _raw(request: Request) -> bytes:
+    """Return a request's path as it is sent on, percent-encoded and without its query."""
+    return request.scope.get("raw_path") or quote(request.scope["path"]).encode()
 
 
 def _response(answer: httpx2.Response) -> Response:

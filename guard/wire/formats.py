@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from guard.wire import chat, messages, responses
 from guard.wire.detail import DEFAULT_STYLE, detail
+from guard.wire.failure import FailureBody
 from guard.wire.parts import written
 
 if TYPE_CHECKING:
@@ -84,10 +86,38 @@ FORMATS: Final = (
 )
 """Every format that can be guarded."""
 
-_OPEN: Final = re.compile(
-    r"/(models(/[^/]+)?|embeddings|moderations|responses/input_tokens|messages/count_tokens|files)"
-)
-"""How paths end whose answers hold no text of a model's."""
+_OPEN: Final[Mapping[str, str]] = {
+    # `models/NAME:generateContent` is an answer; `ft:` begins the name of a model that was tuned. In
+    # a container files have names that a model gave.
+    "GET": r"(/models(/(ft:[^/]+|[^/:]+))?|^(?!.*/containers/).*/files)",
+    # A file that is uploaded is answered by its name and size; `POST models/NAME` is a question.
+    "POST": r"/(embeddings|moderations|responses/input_tokens|messages/count_tokens|files)",
+}
+"""How paths end whose answers hold no text of a model's, by method; regular expressions."""
+
+_BARE: Final = ("HEAD", "OPTIONS", "DELETE")
+"""Methods whose answers have no body, or say what is deleted."""
+
+_SEGMENT: Final = re.compile(r"(?!\.{1,2}\Z)[\w.~!$&'()*+,=:@-]+", re.ASCII)
+"""What all servers read alike between two slashes of a path."""
+
+
+def path_of(target: bytes | str) -> str | None:
+    """Return the path of a request, `None` where servers differ in how they read it.
+
+    Some resolve dot segments and some do not, merge empty segments, take `%2F` or a backslash for
+    a slash, cut a segment at `;`, or decode twice: what is checked would not be what is served.
+
+    Args:
+        target: the path as it is sent, percent-encoded, with or without a query.
+    """
+    raw = target.decode("latin-1") if isinstance(target, bytes) else target
+    first, *segments = raw.partition("?")[0].split("/")
+    read = [unquote(segment) for segment in segments]
+    inner = read[:-1] if read[-1:] == [""] else read
+    if first or not segments or not all(map(_SEGMENT.fullmatch, inner)):
+        return None
+    return "/" + "/".join(read)
 
 
 def format_of(method: str, path: str) -> Format | None:
@@ -100,10 +130,16 @@ def format_of(method: str, path: str) -> Format | None:
 
 
 def is_open(method: str, path: str) -> bool:
-    """Return whether the answer to a request holds no text of a model's, so that it may pass."""
-    if method.upper() in ("HEAD", "OPTIONS", "DELETE"):
+    """Return whether the answer to a request holds no text of a model's, so that it may pass.
+
+    Args:
+        method: the HTTP method, in any case.
+        path: as `path_of` gives it.
+    """
+    if method.upper() in _BARE:
         return True
-    return re.search(f"{_OPEN.pattern}$", path.rstrip("/")) is not None
+    expression = _OPEN.get(method.upper())
+    return expression is not None and re.search(f"{expression}$", path.rstrip("/")) is not None
 
 
 class Call:
@@ -163,6 +199,16 @@ class Call:
             gated=self.asked.gated,
             repeats=self.asked.repeats,
         )
+
+    def failure(self, data: bytes, charset: str | None) -> FailureBody:
+        """Return what guards the body of a response that is no success.
+
+        Args:
+            data: its bytes.
+            charset: its encoding as the response declares it, `None` where it does not.
+        """
+        session = self.guard.session(self.asked.exchange, stream=False)
+        return FailureBody(data, charset, session, self.form.error)
 
     def refusal(self, verdict: Verdict) -> bytes:
         """Return the response to a request that is not passed on."""

@@ -1,8 +1,9 @@
 """Parts: every place of a vendor's JSON that holds text, with the channel that it belongs to.
 
 Texts that a format is known to carry have channels of their own. Every other string is judged
-too, by itself: what nobody knows is not passed unread. Only the values of a few keys are passed
-over, which no reader is shown as text: identifiers, types, states.
+too, by itself: what nobody knows is not passed unread. So is a long number, which a reader sees as
+he sees its digits in quotes. Only the values of a few keys are passed over, which no reader is
+shown as text: identifiers, types, states.
 
 This module does not know any one format, and judges nothing.
 """
@@ -10,6 +11,7 @@ This module does not know any one format, and judges nothing.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -69,8 +71,11 @@ _BASE64: Final = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_$./-]{1,64}")
 """A key that says nothing to a reader."""
 
-_HOLDERS: Final = (str, dict, list)
+_HOLDERS: Final = (str, dict, list, int, float)
 _TWO: Final = 2
+
+_LONG: Final = 10**10
+"""From here on a number is a text: smaller ones are counts, tokens and times in seconds."""
 
 DEEPEST: Final = 64
 """Levels of nesting; a document that is deeper is refused."""
@@ -112,6 +117,18 @@ def parse(text: str | bytes) -> tuple[Json, bool]:
     Raises:
         BodyError: it is no JSON object, or nested deeper than `DEEPEST`.
     """
+    document, exact = parse_value(text)
+    if not isinstance(document, dict):
+        raise BodyError("the backend's answer is no JSON object")
+    return document, exact
+
+
+def parse_value(text: str | bytes) -> tuple[Any, bool]:
+    """Return any JSON value, and whether it is the same to every reader, as `parse` does.
+
+    Raises:
+        BodyError: it is no JSON, or nested deeper than `DEEPEST`.
+    """
     twice = False
 
     def pairs(items: list[tuple[str, Any]]) -> Json:
@@ -124,8 +141,6 @@ def parse(text: str | bytes) -> tuple[Json, bool]:
         document = json.loads(text, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:
         raise BodyError("the backend's answer is no JSON") from error
-    if not isinstance(document, dict):
-        raise BodyError("the backend's answer is no JSON object")
     brackets = (text.count("{") + text.count("[")) if isinstance(text, str) else DEEPEST + 1
     # Most documents have so few brackets that they cannot be deep.
     if brackets > DEEPEST and _depth(document) > DEEPEST:
@@ -154,10 +169,13 @@ def nowhere(text: str) -> None:
 def others(
     value: Any, channel: Channel, known: Collection[str] = (), holder: Any = None, key: Any = None
 ) -> Iterator[Part]:
-    """Yield every string in `value` as a lone part of `channel`, keys of `known` left out."""
-    if isinstance(value, str):
-        if value:
-            yield Part(channel, value, setter(holder, key), lone=True)
+    """Yield every text in `value` as a lone part of `channel`, keys of `known` left out.
+
+    A text is any string, and any number that is long enough to say something.
+    """
+    if isinstance(value, str | int | float):
+        if text := value if isinstance(value, str) else _spelled(value):
+            yield Part(channel, text, setter(holder, key), lone=True)
     elif isinstance(value, dict):
         for name, inner in value.items():
             if not _identifies(name):
@@ -193,7 +211,18 @@ def _identifies(key: str) -> bool:
 
 
 def _is_plain(key: str, value: Any) -> bool:
-    return value is None or isinstance(value, int | float) or says_nothing(key, value)
+    return value is None or says_nothing(key, value)
+
+
+def _spelled(number: float) -> str:
+    """Return a number's digits as a text, `""` where it is too short to be one.
+
+    It stands on a line of its own, so that numbers under one key, which are no pieces of one text,
+    never join.
+    """
+    if not _LONG <= abs(number) < math.inf:
+        return ""
+    return f"\n{int(number)}\n"
 
 
 def _below(channel: Channel, key: str) -> Channel:
@@ -209,6 +238,8 @@ def is_data(text: str) -> bool:
 
 def says_nothing(name: str, value: Any) -> bool:
     """Return whether a key's value is no text to any reader."""
+    if isinstance(value, int | float):
+        return name in PASSED_OVER or not _spelled(value)
     if not isinstance(value, str):
         return False
     if name in PASSED_OVER:

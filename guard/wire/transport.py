@@ -5,7 +5,11 @@ same format. Whole responses and streams, SDKs of both vendors and everything bu
 through this one place.
 
 What cannot be guarded (other endpoints that answer with a model's text) is refused, unless the
-caller lets it pass.
+caller lets it pass. Paths that servers read in different ways are always refused: what is checked
+is what is sent.
+
+Answers that are no success keep their status and headers; of their bodies only what is found bad
+is taken out (`guard.wire.failure`).
 
 This module does not know any SDK, and not how a text is judged.
 """
@@ -20,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from guard.errors import InputError, MissingExtraError
 from guard.wire.detail import DEFAULT_STYLE
-from guard.wire.formats import Call, format_of, is_open
+from guard.wire.failure import FailureBody
+from guard.wire.formats import Call, format_of, is_open, path_of
 from guard.wire.parts import BodyError, written
 
 try:
@@ -58,15 +63,21 @@ _LEAST: Final = 0.001
 """Seconds of the shortest timeout."""
 
 
+_NO_FORMAT: Final = (
+    "use chat completions, responses or messages over HTTP, or allow it with `unguarded='pass'`"
+)
+_NO_PATH: Final = (
+    "servers differ in how they read such a path; write it without empty segments, `.`, `..`, and "
+    "encoded slashes"
+)
+
+
 class Unguardable(InputError):  # noqa: N818  # reads as `except Unguardable`
     """A request whose answer cannot be guarded."""
 
-    def __init__(self, method: str, path: str) -> None:
+    def __init__(self, method: str, path: str, how: str = _NO_FORMAT) -> None:
         """Say what was asked, and how to go on."""
-        super().__init__(
-            f"{method} {path} cannot be guarded: use chat completions, responses or messages over "
-            "HTTP, or allow it with `unguarded='pass'`"
-        )
+        super().__init__(f"{method} {path} cannot be guarded: {how}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +119,12 @@ class _Rules:
 
     def _call(self, request: httpx2.Request, content: bytes) -> Call | None:
         """Return the way of a request through the guard, `None` where it may just pass."""
-        method, path = request.method, request.url.path
-        form = format_of(method, path)
+        target = request.extensions.get("target", request.url.raw_path)
+        method, path = request.method, path_of(target)
+        if path is None:
+            raise self._options.unguardable(method, request.url.path, _NO_PATH)
+        # Some backends know their paths in any case.
+        form = format_of(method, path) or format_of(method, path.lower())
         if form is not None:
             return Call(self._guard, form, _document(content), self._options.style)
         if self._options.unguarded == "refuse" and not is_open(method, path):
@@ -119,7 +134,8 @@ class _Rules:
     def _ready(self, answer: _Answer, attempts: _Attempts) -> httpx2.Response:
         if answer.body is None:
             return answer.response
-        self._options.on_verdict(answer.body.session.verdict())
+        if answer.body.session.finished:
+            self._options.on_verdict(answer.body.session.verdict())
         return _whole(answer.response, attempts.call, answer.body, attempts.usages(answer))
 
     def _told(self, relay: Relay) -> None:
@@ -200,7 +216,8 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
     def _ask(self, attempts: _Attempts) -> _Answer:
         response = self._inner.handle_request(attempts.request())
         kind = _kind(response)
-        if kind == "other":
+        if kind == "failure" and attempts.withdrawn is not None:
+            # It takes the place of nothing.
             return _Answer(response)
         if kind == "stream":
             relay = attempts.relay()
@@ -209,8 +226,10 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
             return _Answer(_streamed(response, attempts.call, stream), relay=relay)
         with closing(response):
             data = response.read()
+        if kind == "failure" and not data:
+            return _Answer(response)
         try:
-            body = attempts.call.body(data)
+            body = _body(response, attempts.call, data)
             self._guard.driver.run(body.judge())
         except BodyError as error:
             return _Answer(_broken(attempts.call, error))
@@ -311,7 +330,8 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
     async def _ask(self, attempts: _Attempts) -> _Answer:
         response = await self._inner.handle_async_request(attempts.request())
         kind = _kind(response)
-        if kind == "other":
+        if kind == "failure" and attempts.withdrawn is not None:
+            # It takes the place of nothing.
             return _Answer(response)
         if kind == "stream":
             relay = attempts.relay()
@@ -320,8 +340,10 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
             return _Answer(_streamed(response, attempts.call, stream), relay=relay)
         async with aclosing(response):
             data = await response.aread()
+        if kind == "failure" and not data:
+            return _Answer(response)
         try:
-            body = attempts.call.body(data)
+            body = _body(response, attempts.call, data)
             await self._guard.driver.arun(body.judge())
         except BodyError as error:
             return _Answer(_broken(attempts.call, error))
@@ -376,7 +398,7 @@ class _Answer:
     """
 
     response: httpx2.Response
-    body: Body | None = None
+    body: Body | FailureBody | None = None
     relay: Relay | None = None
 
     @property
@@ -512,12 +534,23 @@ def _forwarded(request: httpx2.Request, content: bytes) -> httpx2.Request:
     )
 
 
-def _kind(response: httpx2.Response) -> Literal["other", "stream", "whole"]:
+def _kind(response: httpx2.Response) -> Literal["failure", "stream", "whole"]:
     """Return what a response is: only successful ones hold an answer."""
     if not response.is_success:
-        return "other"
+        return "failure"
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     return "stream" if kind == _STREAM else "whole"
+
+
+def _body(response: httpx2.Response, call: Call, data: bytes) -> Body | FailureBody:
+    """Return what guards a whole body.
+
+    Raises:
+        BodyError: it is that of a success and no JSON object.
+    """
+    if response.is_success:
+        return call.body(data)
+    return call.failure(data, response.charset_encoding)
 
 
 def _headers(response: httpx2.Response, call: Call) -> httpx2.Headers:
@@ -550,9 +583,11 @@ def _ended(response: httpx2.Response, texts: bytes) -> httpx2.Response:
 
 
 def _whole(
-    response: httpx2.Response, call: Call, body: Body, usages: list[Json]
+    response: httpx2.Response, call: Call, body: Body | FailureBody, usages: list[Json]
 ) -> httpx2.Response:
     headers = _headers(response, call)
+    if isinstance(body, FailureBody) and body.replaced:
+        headers["content-type"] = "application/json"
     verdict = body.session.verdict()
     headers["x-guard-action"] = verdict.action
     if verdict.record is not None:

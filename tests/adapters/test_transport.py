@@ -239,10 +239,30 @@ class TestResponse:
 
     @pytest.mark.parametrize("status", [302, 400, 401, 404, 429, 500, 503])
     async def test_errors_pass(self, post: Post, backend: ScriptedApp, status: int) -> None:
-        """What is no success holds no answer, and passes as it is."""
+        """What is no success passes as it is, unless something is found in it."""
+        backend.script(PROMPT, Failure(status, body=b"<h1>Oh.</h1>"))
+        done = await post("chat")
+        assert (done.status_code, done.content) == (status, b"<h1>Oh.</h1>")
         backend.script(PROMPT, Failure(status, body=b"<h1>zblock</h1>"))
         done = await post("chat")
-        assert (done.status_code, done.content) == (status, b"<h1>zblock</h1>")
+        assert (done.status_code, b"zblock" in done.content) == (status, False)
+        assert done.json()["error"]["message"] == "[blocked]"
+        assert done.headers["x-guard-action"] == "block"
+
+    async def test_bare_errors(self, kind: str, post: Post) -> None:
+        """A status without a body is just that."""
+        done = await post("chat", inner=inner_of(kind, httpx2.Response(304, headers={"etag": "a"})))
+        assert (done.status_code, done.content, done.headers["etag"]) == (304, b"", "a")
+
+    async def test_errors_of_further_attempts(self, post: Post, backend: ScriptedApp) -> None:
+        """Where the backend is asked again and fails, the class's message stands, not its error."""
+        given: list[Verdict] = []
+        guard = {"limits": {"to_block": {"act": 0.9, "remedy": "regenerate"}}}
+        backend.script(PROMPT, "zblock", Failure(500, "Not zblock."))
+        options = Options(on_verdict=given.append)
+        done = await post("chat", guard=guard, options=options)
+        assert done.json()["choices"][0]["message"]["content"] == "[replaced]"
+        assert [verdict.action for verdict in given] == ["rewrite"]
 
     async def test_too_many_texts(
         self, kind: str, post: Post, monkeypatch: pytest.MonkeyPatch
@@ -336,6 +356,30 @@ class TestUnguardable:
         inner = inner_of(kind, httpx2.Response(200, json=bad | {"content": "zblock"}))
         done = await post("chat", path=path, inner=inner)
         assert "zblock" not in done.text
+
+    @pytest.mark.parametrize("unguarded", ["refuse", "pass"])
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/v1/completions/models/%2e%2e",
+            "/v1/chat/completions%2F%2e%2e/completions",
+            "/v1//chat/completions",
+            "/v1\\completions/models",
+        ],
+    )
+    async def test_paths_that_servers_read_in_two_ways(
+        self, post: Post, backend: ScriptedApp, path: str, unguarded: Any
+    ) -> None:
+        """They are refused, whatever else may pass: what is checked is what is sent."""
+        with pytest.raises(Unguardable, match="servers differ"):
+            await post("chat", path=path, options=Options(unguarded=unguarded))
+        assert not backend.requests
+
+    async def test_another_target(self, post: Post, backend: ScriptedApp) -> None:
+        """A target that is sent in the place of a URL's path is the one that counts."""
+        with pytest.raises(Unguardable, match="cannot be guarded"):
+            await post("chat", extensions={"target": b"/v1/completions"})
+        assert not backend.requests
 
     def test_options(self) -> None:
         """An unknown word is refused."""

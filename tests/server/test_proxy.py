@@ -233,6 +233,28 @@ class TestParity:
         assert 'guard_decisions_total{action="block"' in numbers
 
 
+class TestErrors:
+    """Errors of the backend's, which may quote a model."""
+
+    @both
+    @forms
+    def test_judged(self, proxy: Proxy, backend: ScriptedApp, form: str, mode: str) -> None:
+        """Status and headers are the backend's, what is bad is not there."""
+        backend.script(PROMPT, Failure(429, "Not zblock.", retry_after=7))
+        answer = proxy.http.post(PATHS[form], json=request(form, mode))
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+        assert answer.json()["error"]["message"] == "[blocked]"
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["content-length"] == str(len(answer.content))
+
+    def test_numbers(self, proxy: Proxy, backend: ScriptedApp) -> None:
+        """An error that nothing was found in is no decision about an answer."""
+        for body, expected in ((b"<h1>Bad gateway</h1>", 0), (b"<h1>zblock</h1>", 1)):
+            backend.script(PROMPT, Failure(502, body=body))
+            assert proxy.http.post(PATHS["chat"], json=request("chat")).status_code == 502
+            assert proxy.http.get("/metrics").text.count("guard_decisions_total{") == expected
+
+
 class TestHeaders:
     """What of a request and of an answer goes through."""
 
@@ -266,6 +288,13 @@ class TestHeaders:
             proxy.http.post(f"{PATHS['chat']}?api-version=2&a=%2F+b", content=body)
         assert [each.body for each in backend.requests] == [content] * 2
         assert {each.query for each in backend.requests} == {"api-version=2&a=%2F+b"}
+
+    def test_another_method_or_path(self, proxy: Proxy, backend: ScriptedApp) -> None:
+        """Headers by which a backend would serve something else than was checked stay behind."""
+        names = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
+        headers = dict.fromkeys(names, "POST") | {"X-Original-URL": "/x", "X-Rewrite-URL": "/x"}
+        proxy.http.get("/v1/models/m", headers=headers)
+        assert not {name.lower() for name in headers} & set(backend.requests[0].headers)
 
     def test_of_an_answer(self, proxy: Proxy, backend: ScriptedApp) -> None:
         """The backend's stay; each answer has an id, and is not to be buffered."""
@@ -402,8 +431,8 @@ class TestPaths:
             "/v1/complete",
             "/anything",
             "/",
-            "/v1/completions%3F/x",
             "/v1/models/m/completions",
+            "/v1beta/models/m:generateContent",
         ],
     )
     @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -461,6 +490,53 @@ class TestPaths:
         status = int(answer.split()[1])
         assert status in (400, 403, 404) or len(backend.requests) == 1
         assert status < 500
+
+    @pytest.mark.parametrize("other_paths", ["refuse", "pass"])
+    @pytest.mark.parametrize(
+        "target",
+        [
+            b"/v1/completions/models/..",
+            b"/v1/completions/models/%2e%2e",
+            b"/v1/models/../completions",
+            b"/v1/completions/x%2Fembeddings",
+            b"/v1/completions/x%5Cembeddings",
+            b"/v1/completions\\embeddings",
+            b"/v1//chat/completions",
+            b"/v1/chat/completions/%2e",
+            b"/v1/chat/completions%3F/x",
+            b"/v1/chat/completions;a",
+            b"/v1/chat/completions/models/%252e%252e",
+        ],
+    )
+    def test_paths_that_servers_read_in_two_ways(
+        self, start: Callable[..., Proxy], backend: ScriptedApp, target: bytes, other_paths: str
+    ) -> None:
+        """What is checked is what is sent, so that these are sent nowhere."""
+        proxy = start(other_paths=other_paths)
+        host, port = proxy.url.removeprefix("http://").split(":")
+        head = b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
+        with socket.create_connection((host, int(port)), timeout=10) as raw:
+            raw.sendall(b"POST " + target + head)
+            answer = raw.makefile("rb").read()
+        assert int(answer.split()[1]) == 400
+        assert b'"invalid_path"' in answer or b"Invalid HTTP" in answer
+        assert not backend.requests
+
+    def test_base_that_cannot_be_checked(
+        self, start: Callable[..., Proxy], backend: ScriptedApp
+    ) -> None:
+        """The backend's own address is a part of the path that is checked."""
+        proxy = start(upstream=f"{backend.url}/a//b")
+        answer = proxy.http.post(PATHS["chat"], json=request("chat"))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "unguardable")
+        assert not backend.requests
+
+    def test_another_case(self, start: Callable[..., Proxy], backend: ScriptedApp) -> None:
+        """Some backends know their paths in any case; such a path does not pass unjudged."""
+        assert start().http.post("/v1/Chat/Completions", json={}).status_code == 403
+        answer = start(other_paths="pass").http.post("/v1/Chat/Completions", json={})
+        assert answer.headers["x-guard-class"] == "test"
+        assert len(backend.requests) == 1
 
     def test_own_paths(self, proxy: Proxy, backend: ScriptedApp) -> None:
         """The service's own endpoints are not the backend's."""

@@ -535,6 +535,64 @@ PLACES: Final[dict[str, Callable[[str], Json]]] = {
 """Ways in which a piece of a text can come."""
 
 
+CARD: Final = 4111111111111111
+
+
+class TestNumbers:
+    """What is a text in quotes is one without."""
+
+    @pytest.mark.parametrize("number", [CARD, float(CARD), -CARD])
+    @pytest.mark.parametrize(
+        "message",
+        [
+            {"content": "{}"},
+            {"content": [{"type": "text", "text": "{}"}]},
+            {"note": ["{}"]},
+            {"tool_calls": [{"function": {"name": "pay", "arguments": {"card": "{}"}}}]},
+            {"tool_calls": [{"function": {"name": "pay", "arguments": ["{}"]}}]},
+            {"tool_calls": [{"function": {"name": "pay", "arguments": "{}"}}]},
+            {"function_call": {"name": "pay", "arguments": {"card": {"number": "{}"}}}},
+        ],
+    )
+    def test_withheld(
+        self,
+        pack_guard: Guard,
+        pass_body: Callable[..., bytes],
+        pass_stream: Pass,
+        message: Json,
+        number: float,
+    ) -> None:
+        """A card's number does not leave, whole or in a stream."""
+        given = json.loads(json.dumps(message).replace('"{}"', repr(number)))
+        whole = {"choices": [{"index": 0, "message": given, "finish_reason": "stop"}]}
+        assert b"4111" not in pass_body(pack_guard, "chat", json.dumps(whole).encode())
+        stream = sse(chunk(delta(**given)), chunk(delta(finish="stop")))
+        assert b"4111" not in pass_stream(pack_guard, "chat", stream)
+
+    def test_beside(self, pack_guard: Guard, pass_body: Callable[..., bytes]) -> None:
+        """One beside the answer does not stay where the answer is withheld for it."""
+        message = {"role": "assistant", "content": "Ferns."}
+        entry = {"index": 0, "message": message, "finish_reason": "stop"}
+        data = {"choices": [entry], "usage": {"total_tokens": 9, "card": CARD}}
+        left = json.loads(pass_body(pack_guard, "chat", json.dumps(data).encode()))
+        assert left["usage"] == {"total_tokens": 9, "card": None}
+        assert "Ferns" not in json.dumps(left)
+
+    def test_times_and_counts(self, pack_guard: Guard, pass_body: Callable[..., bytes]) -> None:
+        """What vendors count passes, in whichever unit."""
+        message = {"role": "assistant", "content": "Ferns."}
+        data = {
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "created": 1_700_000_000,
+            "created_ms": 1_700_000_000_123,
+            "total_duration": 5_191_566_416,
+            "eval_duration": 51_915_664_160,
+            "usage": {"total_tokens": 1_048_576, "cost": 0.00012345678901},
+        }
+        given = json.dumps(data).encode()
+        assert pass_body(pack_guard, "chat", given) == given
+
+
 class TestHolding:
     """Nothing leaves before it was judged."""
 

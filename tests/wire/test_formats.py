@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guard.wire.body import Body
 from guard.wire.detail import Style
-from guard.wire.formats import FORMATS, Call, Format, format_of, is_open
+from guard.wire.formats import FORMATS, Call, Format, format_of, is_open, path_of
 from guard.wire.parts import BodyError
 from guard.wire.relay import Relay
 
@@ -67,6 +71,16 @@ class TestPaths:
             ("POST", "/v1/responses/compact/more"),
             ("POST", "/v1/audio/transcriptions"),
             ("POST", "/v1/realtime/sessions"),
+            ("POST", "/v1beta/models/gemini-2.5-flash:generateContent"),
+            ("POST", "/v1beta/models/gemini-2.5-flash:streamGenerateContent"),
+            ("GET", "/v1beta/models/gemini-2.5-flash:generateContent"),
+            ("POST", "/models/gpt2"),
+            ("PUT", "/v1/models"),
+            ("PATCH", "/v1/embeddings"),
+            ("GET", "/v1/embeddings"),
+            ("GET", "/v1/threads/t/messages/count_tokens"),
+            ("GET", "/v1/containers/c/files"),
+            ("GET", "/v1/files/f"),
         ],
     )
     def test_unknown(self, method: str, path: str) -> None:
@@ -82,6 +96,10 @@ class TestPaths:
             ("POST", "/v1/embeddings"),
             ("POST", "/v1/moderations"),
             ("POST", "/v1/messages/count_tokens"),
+            ("POST", "/v1/responses/input_tokens"),
+            ("GET", "/v1/files/"),
+            ("post", "/v1/files"),
+            ("HEAD", "/v1/completions"),
             ("DELETE", "/v1/responses/resp_1"),
         ],
     )
@@ -89,6 +107,82 @@ class TestPaths:
         """Answers without a model's text are let pass."""
         assert is_open(method, path)
         assert format_of(method, path) is None
+
+
+class TestPathOf:
+    """A path is the one that every server serves, or none."""
+
+    @pytest.mark.parametrize(
+        ("target", "path"),
+        [
+            (b"/", "/"),
+            (b"/v1/models/", "/v1/models/"),
+            (b"/v1/chat/completions?a=/../b", "/v1/chat/completions"),
+            (
+                "/openai/deployments/my%2Dmodel/embeddings",
+                "/openai/deployments/my-model/embeddings",
+            ),
+            (b"/v1/models/ft:m:org::id", "/v1/models/ft:m:org::id"),
+            (b"/v1/models/m%3Agenerate", "/v1/models/m:generate"),
+            (b"/v1/...", "/v1/..."),
+        ],
+    )
+    def test_read(self, target: bytes | str, path: str) -> None:
+        """It is decoded once, and without its query."""
+        assert path_of(target) == path
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "",
+            "*",
+            "v1/models",
+            "http://a/v1/models",
+            "//v1/models",
+            "/v1//models",
+            "/v1/models//",
+            "/v1/completions/models/..",
+            "/v1/completions/models/../",
+            "/v1/completions/models/%2e%2E",
+            "/v1/completions/models/.%2e",
+            "/v1/./models",
+            "/v1/completions/models%2f..",
+            "/v1/completions%2Fmodels",
+            "/v1/completions\\models",
+            "/v1/completions%5cmodels",
+            "/v1/completions/models/%252e%252e",
+            "/v1/completions/models/..;",
+            "/v1/completions;/embeddings",
+            "/v1/completions%3F/embeddings",
+            "/v1/completions%23/embeddings",
+            "/v1/completions%00/embeddings",
+            "/v1/models/%zz",
+            "/v1/models/ ",
+            "/v1/models/%0A",
+            "/v1/models/%ff",
+            "/v1/\uff0e\uff0e/models",
+        ],
+    )
+    def test_servers_differ(self, path: str) -> None:
+        """Such a path is none."""
+        assert path_of(path) is None
+        if path.isascii():
+            assert path_of(path.encode()) is None
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                ["/", ".", "%2e", "%2F", "%5c", "\\", "%25", ";", "a", "models", ":", "%"]
+            )
+        ).map("".join)
+    )
+    def test_any(self, target: str) -> None:
+        """What is a path stays the same, resolved, merged or decoded once more."""
+        path = path_of(target)
+        if path is not None:
+            assert posixpath.normpath(path) == (path.rstrip("/") or "/")
+            assert unquote(path) == path == unquote(target)
+            assert path.count("/") == target.count("/")
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=ids)

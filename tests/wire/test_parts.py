@@ -136,6 +136,29 @@ class TestOthers:
         found = others({"a": "x", "b": {"a": "y"}}, OTHER, ("a",))
         assert [each.text for each in found] == ["y"]
 
+    @given(st.integers(min_value=10**10, max_value=10**18), st.sampled_from([1, -1]))
+    def test_long_numbers(self, number: int, sign: int) -> None:
+        """A long number is a text wherever it stands, on a line of its own."""
+        document = {"a": [sign * number, {"b": sign * number}], "c": float(10**12)}
+        found = [each.text for each in others(document, OTHER)]
+        assert found == [f"\n{sign * number}\n"] * 2 + ["\n1000000000000\n"]
+        assert counts(document) == {"a": None, "c": None}
+        assert plain(document, ("c",)) == {}
+
+    @pytest.mark.parametrize(
+        "number", [0, -7, 1_048_576, 1_700_000_000, 9_999_999_999, 0.123456789012, True]
+    )
+    def test_short_numbers(self, number: float) -> None:
+        """Counts, scores and times in seconds are no text."""
+        assert list(others({"a": [number], "b": number}, OTHER)) == []
+        assert plain({"a": number}, ("a",)) == {"a": number}
+
+    def test_no_numbers(self) -> None:
+        """Python reads words and digits without end as numbers."""
+        document, _ = parse('{"a": [NaN, Infinity, -Infinity, 1e400], "b": 1e30}')
+        assert len(list(others(document, OTHER))) == 1
+        assert list(others({"id": 10**15}, OTHER)) == []
+
     @pytest.mark.parametrize("key", sorted(PASSED_OVER))
     def test_identifiers(self, key: str) -> None:
         """An identifier is passed over; a sentence or a document under its key is not."""
