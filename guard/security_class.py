@@ -253,7 +253,7 @@ class Messages(Model):
 
     blocked: Words
     replaced: Words
-    redacted: str = "[removed: {category}]"
+    redacted: str = "[redacted: {category}]"
 
     @field_validator("blocked", "replaced", "redacted")
     @classmethod

@@ -95,7 +95,7 @@ class TestParts:
         kept = redactor(f"Ask kim@mail.lowerquay.dev, key {key}.")
         assert "kim@" not in kept
         assert key not in kept
-        assert kept.startswith("Ask [removed: ")
+        assert kept.startswith("Ask [redacted: ")
 
     def test_every_built_in_class_can_be_reached(self) -> None:
         """The standard detectors find every category that a built-in class limits."""

@@ -62,15 +62,15 @@ def new_verdict(**changes: Any) -> Verdict:
     )
     values: dict[str, Any] = {
         "action": "rewrite",
-        "text": "Pay [removed: pii leak] now",
+        "text": "Pay [redacted: pii leak] now",
         "message": "",
-        "choices": (Choice("Pay [removed: pii leak] now", tool_calls=(ToolCall("f", "{}"),)),),
+        "choices": (Choice("Pay [redacted: pii leak] now", tool_calls=(ToolCall("f", "{}"),)),),
         "assessment": Assessment({"pii_leak": 0.94321}, (finding,), coverage),
         "reasons": ("pii_leak: live risk 0.94 reached 0.85 (redact)",),
         "intended": "rewrite",
         "shadow": False,
         "security_class": "public",
-        "streamed": "Pay [removed: pii leak] now",
+        "streamed": "Pay [redacted: pii leak] now",
         "record": "r1",
     }
     return Verdict(**(values | changes))
@@ -202,7 +202,7 @@ class TestVerdict:
 
     def test_delivered_is_the_text_or_the_message(self) -> None:
         """Where nothing may be delivered, the class's message stands in."""
-        assert new_verdict().delivered == "Pay [removed: pii leak] now"
+        assert new_verdict().delivered == "Pay [redacted: pii leak] now"
         assert new_verdict(text=None, message="Sorry.").delivered == "Sorry."
         assert not new_verdict(text="", message="Sorry.").delivered
 
@@ -229,7 +229,7 @@ class TestToDict:
         plain = new_verdict().to_dict()
         expected = {
             "action": "rewrite",
-            "text": "Pay [removed: pii leak] now",
+            "text": "Pay [redacted: pii leak] now",
             "message": "",
             "reasons": ["pii_leak: live risk 0.94 reached 0.85 (redact)"],
             "risks": {"pii_leak": 0.9432},

@@ -32,7 +32,7 @@ class Marker(Validator):
         del metadata
         if not RULE(value):
             return PassResult()
-        return FailResult(error_message="the marker", fix_value=PATTERN.sub("[removed]", value))
+        return FailResult(error_message="the marker", fix_value=PATTERN.sub("[redacted]", value))
 
 
 def guarded(url: str, on_fail: str) -> Reader:

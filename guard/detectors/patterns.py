@@ -238,7 +238,7 @@ def set_apart(text: str) -> str:
 
 
 def redact(text: str, *, detectors: Iterable[PatternDetector]) -> str:
-    """Return `text` with every match of every pack replaced by `[removed: label]`.
+    """Return `text` with every match of every pack replaced by `[redacted: label]`.
 
     For texts that are kept; what may be delivered is rewritten by `guard.remedies`.
     """
@@ -247,7 +247,7 @@ def redact(text: str, *, detectors: Iterable[PatternDetector]) -> str:
     done = 0
     for finding in sorted(found, key=lambda f: (f.start, -f.end)):
         if finding.start >= done:
-            out += [text[done : finding.start], f"[removed: {finding.label}]"]
+            out += [text[done : finding.start], f"[redacted: {finding.label}]"]
         done = max(done, finding.end)
     return "".join([*out, text[done:]])
 

@@ -32,7 +32,7 @@ REWRITTEN: Final = "zredact"
 # A word that comes in pieces is read as its beginning.
 _BAD, _MENDED = BLOCKED[:5], REWRITTEN[:5]
 
-PLACEHOLDER: Final = "[removed: to redact]"
+PLACEHOLDER: Final = "[redacted: to redact]"
 """What stands in its place."""
 
 _HEAD: Final = """\

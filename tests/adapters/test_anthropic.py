@@ -190,12 +190,12 @@ class TestBenign:
 
 
 REWRITTEN: Final[dict[str, tuple[Choice | str, Choice | str]]] = {
-    "redacted": ("Say zredact now.", "Say [removed: to redact] now."),
-    "redacted within": (f"{LONG} Say zredact.", f"{LONG} Say [removed: to redact]."),
+    "redacted": ("Say zredact now.", "Say [redacted: to redact] now."),
+    "redacted within": (f"{LONG} Say zredact.", f"{LONG} Say [redacted: to redact]."),
     "excised": ("Ferns grow. Then zexcise. Ivy grows.", "Ferns grow. Ivy grows."),
     "tool": (
         Choice(tool_calls=(call("zredact"),)),
-        Choice(tool_calls=(call("[removed: to redact]"),)),
+        Choice(tool_calls=(call("[redacted: to redact]"),)),
     ),
 }
 
@@ -234,7 +234,7 @@ class TestRewritten:
         _, side = anthropic_sides
         api = side.client.messages
         done = await side.settled(api.parse(**ASKED, output_format=Plant))
-        assert done.parsed_output.notes == ["likes shade", "[removed: to redact]"]
+        assert done.parsed_output.notes == ["likes shade", "[redacted: to redact]"]
         async with side.opened(api.stream(**ASKED, output_format=Plant)) as stream:
             final = await side.settled(stream.get_final_message())
         assert final.parsed_output == done.parsed_output

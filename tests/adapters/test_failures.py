@@ -51,7 +51,7 @@ UNITS: Final = (
     BED.format("last", "cold"),
 )
 TEXT: Final = "".join(UNITS)
-REDACTED: Final = "[removed: to redact]"
+REDACTED: Final = "[redacted: to redact]"
 PATHS: Final = {
     "chat": "/v1/chat/completions",
     "responses": "/v1/responses",

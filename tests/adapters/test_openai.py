@@ -245,10 +245,10 @@ def joined(chunks: list[dict[str, Any]]) -> dict[str, str]:
 
 
 REWRITTEN: Final[dict[str, tuple[Choice, Choice]]] = {
-    "redacted": (Choice("Say zredact now."), Choice("Say [removed: to redact] now.")),
+    "redacted": (Choice("Say zredact now."), Choice("Say [redacted: to redact] now.")),
     "redacted within": (
         Choice(f"{LONG} Say zredact."),
-        Choice(f"{LONG} Say [removed: to redact]."),
+        Choice(f"{LONG} Say [redacted: to redact]."),
     ),
     "excised": (
         Choice("Ferns grow. Then zexcise. Ivy grows."),
@@ -256,12 +256,12 @@ REWRITTEN: Final[dict[str, tuple[Choice, Choice]]] = {
     ),
     "reasoning": (
         Choice("Ferns.", reasoning="So zredact."),
-        Choice("Ferns.", reasoning="So [removed: to redact]."),
+        Choice("Ferns.", reasoning="So [redacted: to redact]."),
     ),
-    "refusal": (Choice(refusal="No zredact."), Choice(refusal="No [removed: to redact].")),
+    "refusal": (Choice(refusal="No zredact."), Choice(refusal="No [redacted: to redact].")),
     "tool": (
         Choice(tool_calls=(call("zredact"),)),
-        Choice(tool_calls=(call("[removed: to redact]"),)),
+        Choice(tool_calls=(call("[redacted: to redact]"),)),
     ),
 }
 
@@ -307,7 +307,7 @@ class TestChatRewritten:
         for side in openai_sides[1:]:
             completions = side.client.chat.completions
             done = await side.settled(completions.parse(**ASKED, response_format=Plant))
-            assert done.choices[0].message.parsed.notes == ["likes shade", "[removed: to redact]"]
+            assert done.choices[0].message.parsed.notes == ["likes shade", "[redacted: to redact]"]
             async with side.opened(completions.stream(**ASKED, response_format=Plant)) as stream:
                 final = await side.settled(stream.get_final_completion())
             assert final.choices[0].message.parsed == done.choices[0].message.parsed

@@ -181,17 +181,17 @@ def joined(events: list[dict[str, Any]]) -> dict[str, str]:
 
 
 REWRITTEN: Final[dict[str, tuple[Choice | str, Choice | str]]] = {
-    "redacted": ("Say zredact now.", "Say [removed: to redact] now."),
-    "redacted within": (f"{LONG} Say zredact.", f"{LONG} Say [removed: to redact]."),
+    "redacted": ("Say zredact now.", "Say [redacted: to redact] now."),
+    "redacted within": (f"{LONG} Say zredact.", f"{LONG} Say [redacted: to redact]."),
     "excised": ("Ferns grow. Then zexcise. Ivy grows.", "Ferns grow. Ivy grows."),
     "reasoning": (
         Choice("Ferns.", reasoning="So zredact."),
-        Choice("Ferns.", reasoning="So [removed: to redact]."),
+        Choice("Ferns.", reasoning="So [redacted: to redact]."),
     ),
-    "refusal": (Choice(refusal="No zredact."), Choice(refusal="No [removed: to redact].")),
+    "refusal": (Choice(refusal="No zredact."), Choice(refusal="No [redacted: to redact].")),
     "tool": (
         Choice(tool_calls=(call("zredact"),)),
-        Choice(tool_calls=(call("[removed: to redact]"),)),
+        Choice(tool_calls=(call("[redacted: to redact]"),)),
     ),
 }
 
@@ -243,7 +243,7 @@ class TestRewritten:
         _, side = openai_sides
         api = side.client.responses
         done = await side.settled(api.parse(**ASKED, text_format=Plant))
-        assert done.output_parsed.notes == ["likes shade", "[removed: to redact]"]
+        assert done.output_parsed.notes == ["likes shade", "[redacted: to redact]"]
         async with side.opened(api.stream(**ASKED, text_format=Plant)) as stream:
             final = await side.settled(stream.get_final_response())
         assert final.output_parsed == done.output_parsed

@@ -394,13 +394,13 @@ class TestRedact:
         """Matches of every pack give way to their labels; the rest stays."""
         text = f"mail {PLANTED[6]}, key {PLANTED[0]}."
         assert (
-            redact(text, detectors=PACKS) == "mail [removed: email], key [removed: github_token]."
+            redact(text, detectors=PACKS) == "mail [redacted: email], key [redacted: github_token]."
         )
 
     def test_overlapping_matches_become_one(self) -> None:
         """Text under any of several overlapping matches is gone, and replaced once."""
         first, second = pack(Pattern("first", "bcd", 5.0)), pack(Pattern("second", "def", 5.0))
-        assert redact("abcdefg", detectors=(first, second)) == "a[removed: first]g"
+        assert redact("abcdefg", detectors=(first, second)) == "a[redacted: first]g"
 
     @pytest.mark.parametrize("text", ["", "Nothing here.", "\ud800"])
     def test_clean_text_is_returned_as_it_is(self, text: str) -> None:
@@ -415,7 +415,7 @@ class TestRedact:
         kept = "".join(c for i, c in enumerate(text) if i not in covered)
         redacted = redact(text, detectors=PACKS)
         for label in {f.label for detector in PACKS for f in detector.find(text)}:
-            redacted = redacted.replace(f"[removed: {label}]", "")
+            redacted = redacted.replace(f"[redacted: {label}]", "")
         assert redacted == kept
 
 

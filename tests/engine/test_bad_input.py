@@ -95,7 +95,7 @@ class TestLongText:
         """What stands at the end of a megabyte is found there."""
         text = LONG["prose"] + "zredact"
         verdict = pack_guard.check(text)
-        assert verdict.text == LONG["prose"] + "[removed: to redact]"
+        assert verdict.text == LONG["prose"] + "[redacted: to redact]"
         assert verdict.findings[0].start == len(LONG["prose"])
 
     @pytest.mark.parametrize("word", ["zexcise", "zredact", "zblock"])

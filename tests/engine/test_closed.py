@@ -177,7 +177,7 @@ class TestDetector:
         """What the other detectors find counts beside a failure."""
         guard = make_guard(Faulty(raises(SystemExit(0))), word_detector(), on_failure="flag")
         verdict = guard.check("It was zredact that day.")
-        assert verdict.text == "It was [removed: to redact] that day."
+        assert verdict.text == "It was [redacted: to redact] that day."
         assert verdict.coverage.detectors == {"faulty": "failed", "words": "ok"}
 
     def test_a_failure_when_judged_again_counts(
@@ -186,7 +186,7 @@ class TestDetector:
         """A rewrite that could not be judged does not leave."""
 
         def fault(passage: Passage) -> list[Finding]:
-            if "[removed" in passage.unit:
+            if "[redacted" in passage.unit:
                 raise ValueError
             return []
 

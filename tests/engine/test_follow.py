@@ -70,7 +70,7 @@ class TestFollow:
         assert verdict.choices == (
             Choice(
                 "Answer.",
-                "Think [removed: to redact] first.",
+                "Think [redacted: to redact] first.",
                 tool_calls=(ToolCall("look", '{"q": 1}'),),
             ),
             None,

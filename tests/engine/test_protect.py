@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from guard.engine import Guard
 
 FINE = "Fine weather today, they say, and the tide is low. "
-REDACTED = "It was [removed: to redact] that day."
+REDACTED = "It was [redacted: to redact] that day."
 SAYINGS = {
     "redact": "It was zredact that day.",
     "block": "It was zblock that day.",

@@ -191,7 +191,7 @@ class TestGuardRedacts:
         before = ("lorem ipsum " * 40)[: 360 + offset].rsplit(" ", 1)[0] + " "
         text = before + IBAN + " is the account. " + FINE * 6
         verdict = pack_guard.check(text)
-        assert verdict.text == text.replace(IBAN, "[removed: pii leak]")
+        assert verdict.text == text.replace(IBAN, "[redacted: pii leak]")
         assert "".join(pack_guard.stream(text)) == verdict.text
 
     def test_the_cases_above_cut_numbers(self) -> None:
@@ -219,7 +219,7 @@ class TestGuardRedacts:
 
         guard = make_guard(word_detector(), Wider())
         verdict = guard.check("This is zredact and zredact. Fine.")
-        assert verdict.text == "This [removed: to redact] and [removed: to redact]. Fine."
+        assert verdict.text == "This [redacted: to redact] and [redacted: to redact]. Fine."
         assert verdict.action == "rewrite"
 
     def test_a_finding_that_points_at_nothing_takes_the_unit(
@@ -230,7 +230,7 @@ class TestGuardRedacts:
             Together(["q"], "to_redact"), limits={"to_redact": {"act": 0.9, "remedy": "redact"}}
         )
         text = "q. " + FINE * 9
-        assert guard.check(text).text == "[removed: to redact]" + text[next(units(text))[1] :]
+        assert guard.check(text).text == "[redacted: to redact]" + text[next(units(text))[1] :]
 
     def test_only_what_reaches_the_limit(self, make_guard: Callable[..., Guard]) -> None:
         """Weaker findings of the same category stay where they are."""
@@ -246,7 +246,7 @@ class TestGuardRedacts:
                 return [weak, strong] if "strong" in passage.unit else [weak]
 
         guard = make_guard(TwoStrengths(), limits={"to_redact": {"act": 0.9, "remedy": "redact"}})
-        assert guard.check("weak and strong").text == "weak and [removed: to redact]"
+        assert guard.check("weak and strong").text == "weak and [redacted: to redact]"
 
 
 class TestGuardExcises:
@@ -283,7 +283,7 @@ class TestGuardExcises:
     def test_redaction_comes_first(self, make_guard: Callable[..., Guard]) -> None:
         """With both in one unit, the span is redacted and the sentence goes."""
         verdict = make_guard().check("First zredact. Here is zexcise. Then.")
-        assert verdict.text == "First [removed: to redact]. Then."
+        assert verdict.text == "First [redacted: to redact]. Then."
 
 
 class TestEscalation:
@@ -300,7 +300,7 @@ class TestEscalation:
         action: str,
     ) -> None:
         """What the redacted text would lead to is done, and the reasons say so."""
-        guard = make_guard(word_detector(), OnText("[removed", f"to_{step}"))
+        guard = make_guard(word_detector(), OnText("[redacted", f"to_{step}"))
         verdict = guard.check("It was zredact that day.")
         assert verdict.action == action
         assert f"{self.NOTE} ({step})" in verdict.reasons
@@ -310,7 +310,7 @@ class TestEscalation:
         self, make_guard: Callable[..., Guard], word_detector: Callable[..., Detector]
     ) -> None:
         """Where the placeholder itself is found, sentences are taken out."""
-        guard = make_guard(word_detector(), OnText("[removed", "to_redact"))
+        guard = make_guard(word_detector(), OnText("[redacted", "to_redact"))
         verdict = guard.check("First. It was zredact that day. Then.")
         assert (verdict.action, verdict.text) == ("rewrite", "First. Then.")
 
@@ -400,7 +400,7 @@ class TestToolCall:
         verdict = make_guard().check(self.call('{"text": "zredact"}'))
         (choice,) = verdict.choices
         assert choice is not None
-        assert choice.tool_calls == (ToolCall("send", '{"text": "[removed: to redact]"}', "1"),)
+        assert choice.tool_calls == (ToolCall("send", '{"text": "[redacted: to redact]"}', "1"),)
         assert choice.content == "On it."
 
 
@@ -413,7 +413,7 @@ class TestChannels:
         given: dict[str, Any] = {channel: "It was zredact that day."}
         verdict = make_guard().check(Exchange((Choice(**given),)))
         (choice,) = verdict.choices
-        assert getattr(choice, channel) == "It was [removed: to redact] that day."
+        assert getattr(choice, channel) == "It was [redacted: to redact] that day."
         assert [finding.channel for finding in verdict.findings] == [f"choices[0].{channel}"]
 
     def test_every_choice(self, make_guard: Callable[..., Guard]) -> None:
@@ -421,7 +421,7 @@ class TestChannels:
         said = ("Fine.", "zredact", "zreplace", "zblock", "zflag")
         verdict = make_guard().check(Exchange(tuple(Choice(text) for text in said)))
         contents = [choice and choice.content for choice in verdict.choices]
-        assert contents == ["Fine.", "[removed: to redact]", "[replaced]", None, "zflag"]
+        assert contents == ["Fine.", "[redacted: to redact]", "[replaced]", None, "zflag"]
         assert (verdict.action, verdict.text) == ("block", None)
 
     def test_a_bad_channel_takes_its_choice_along(self, make_guard: Callable[..., Guard]) -> None:

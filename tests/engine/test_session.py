@@ -176,7 +176,7 @@ class TestPassages:
         assert text.index("redact!") < start
         assert text[start:end] == "Tail."
         hand.drive(new_session(text).whole())
-        assert hand.passages[-1].closing.endswith("It said [removed: to redact]")
+        assert hand.passages[-1].closing.endswith("It said [redacted: to redact]")
 
     def test_what_a_whole_text_is_is_not_mended_in_its_last_unit(
         self, new_session: Callable[..., Session]

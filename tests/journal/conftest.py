@@ -42,7 +42,7 @@ def new_row(**changes: Any) -> Record:
         "findings": ({"category": "secret_leak", "evidence": 7.25, "start": 4, "end": 24},),
         "detectors": {"secrets": "1"},
         "prompt": "What is the key of the test machine?",
-        "response": "The key is [removed].",
+        "response": "The key is [redacted].",
         "outcome": "I cannot answer that.",
         "text_mode": "redacted",
         "released": 3,

@@ -56,7 +56,7 @@ class TestVerdict:
         [
             ("All is well.", "allow", "All is well."),
             ("There is zflag.", "flag", "There is zflag."),
-            ("Say zredact now.", "rewrite", "Say [removed: to redact] now."),
+            ("Say zredact now.", "rewrite", "Say [redacted: to redact] now."),
             ("Say zreplace now.", "rewrite", "[replaced]"),
             ("Say zblock now.", "block", "[blocked]"),
         ],

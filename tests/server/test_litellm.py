@@ -152,7 +152,7 @@ class TestWholeAnswers:
         [
             ("All is well.", "NONE", "All is well."),
             ("There is zflag.", "NONE", "There is zflag."),
-            ("Say zredact now.", "GUARDRAIL_INTERVENED", "Say [removed: to redact] now."),
+            ("Say zredact now.", "GUARDRAIL_INTERVENED", "Say [redacted: to redact] now."),
             (f"{LONG}Say zreplace.", "GUARDRAIL_INTERVENED", "[replaced]"),
             ("", "NONE", ""),
         ],
@@ -171,7 +171,7 @@ class TestWholeAnswers:
     def test_several_texts(self, client: httpx2.Client) -> None:
         """Texts are judged each by itself and come back in their order."""
         body = turn(client, None, ["Say zredact.", "Fine.", "Say zreplace."])
-        assert body["texts"] == ["Say [removed: to redact].", "Fine.", "[replaced]"]
+        assert body["texts"] == ["Say [redacted: to redact].", "Fine.", "[replaced]"]
 
     @pytest.mark.parametrize("arguments", ['{"to": "zblock"}', '{"to": "zredact"}'])
     def test_tool_calls(self, client: httpx2.Client, arguments: str) -> None:
@@ -241,7 +241,7 @@ class TestStreams:
         relay = Relay(client, "a")
         relay.play(f"{LONG}Here is zredact at last. {LONG}", 45)
         assert "zredact" not in relay.left
-        assert "[removed: to redact]" in relay.left
+        assert "[redacted: to redact]" in relay.left
         assert 0 < max(relay.held) < 1000
 
     def test_block_after_text_has_left(self, client: httpx2.Client) -> None:
@@ -262,7 +262,7 @@ class TestStreams:
     def test_the_end_is_not_known(self, client: httpx2.Client) -> None:
         """A bad word in the part that is held back is mended at once: this may be the end."""
         body = turn(client, "a", ["Here is zredact"])
-        assert body["texts"] == ["Here is [removed: to redact]"]
+        assert body["texts"] == ["Here is [redacted: to redact]"]
         assert body["stream_holdback_chars"] == [len(body["texts"][0])]
 
     def test_another_attempt(self, client: httpx2.Client) -> None:
@@ -517,7 +517,7 @@ class TestItsOwnClient:
 
     def test_whole_answers(self, played: list[dict[str, Any]]) -> None:
         """Rewritten texts are taken over; a block raises LiteLLM's own error."""
-        assert played[0] == {"texts": ["Say [removed: to redact] now."]}
+        assert played[0] == {"texts": ["Say [redacted: to redact] now."]}
         assert played[1] == {"blocked": "[blocked]"}
         assert played[2] == {"texts": ["Fine.", "[replaced]"]}
         assert played[7] == {"texts": ["Where is it?"]}
@@ -531,7 +531,7 @@ class TestItsOwnClient:
         """No piece with the word ever reached the client."""
         left = "".join(played[4]["left"])
         assert "zredact" not in left
-        assert "Here is [removed: to redact]. The ferry" in left
+        assert "Here is [redacted: to redact]. The ferry" in left
 
     def test_a_stream_that_turns_bad(self, played: list[dict[str, Any]]) -> None:
         """It ends with the class's message, or with LiteLLM's error."""

@@ -215,7 +215,7 @@ class TestParity:
     def test_judged(self, proxy: Proxy, backend: ScriptedApp, form: str, mode: str) -> None:
         """What is bad is mended or withheld, and the numbers know of it."""
         for text, expected in (
-            ("Say zredact now.", "Say [removed: to redact] now."),
+            ("Say zredact now.", "Say [redacted: to redact] now."),
             ("Say zreplace now.", "[replaced]"),
             ("Say zblock now.", "[blocked]"),
         ):

@@ -171,7 +171,7 @@ class TestDemo:
             line = shlex.split(server.until(r"Try:  (curl .+)\n")[1])
             done = subprocess.run([*line, "--silent"], capture_output=True, check=True)
             said = json.loads(done.stdout)["choices"][0]["message"]["content"]
-            assert "[removed: pii leak]" in said
+            assert "[redacted: pii leak]" in said
             with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any") as client:
                 asked = json.loads(line[-1])["messages"]
                 chunks = client.chat.completions.create(

@@ -238,38 +238,38 @@ class TestRewritten:
         """A word that several chunks bring is taken out of all of them."""
         data = sse(*(chunk(delta(content=text)) for text in ("A ", "zre", "da", "ct.")))
         completion = final(through(data))
-        assert completion.choices[0].message.content == "A [removed: to redact]."
+        assert completion.choices[0].message.content == "A [redacted: to redact]."
         assert not hasattr(completion, "guard")
 
     @pytest.mark.parametrize("key", ["reasoning", "reasoning_content", "thinking", "refusal"])
     def test_spellings(self, through: Pass, heard: Heard, key: str) -> None:
         """Reasoning is mended in all spellings, and so is a refusal."""
         data = sse(chunk(delta(**{key: "A zredact."})), chunk(delta(finish="stop")))
-        assert heard(through(data))[f".choices[0].delta.{key}"] == "A [removed: to redact]."
+        assert heard(through(data))[f".choices[0].delta.{key}"] == "A [redacted: to redact]."
 
     def test_two_spellings_at_once(self, through: Pass, heard: Heard) -> None:
         """One thought in two spellings is judged once and mended in both."""
         both = [{"reasoning": text, "thinking": text} for text in ("A zre", "dact.")]
         texts = heard(through(sse(*(chunk(delta(**each)) for each in both))))
-        assert texts[".choices[0].delta.reasoning"] == "A [removed: to redact]."
-        assert texts[".choices[0].delta.thinking"] == "A [removed: to redact]."
+        assert texts[".choices[0].delta.reasoning"] == "A [redacted: to redact]."
+        assert texts[".choices[0].delta.thinking"] == "A [redacted: to redact]."
 
     def test_typed_content(self, through: Pass, whole: Callable[..., Json]) -> None:
         """Content in a list of pieces is one text."""
         parts = [{"type": "text", "text": text} for text in ("A zre", "dact.")]
         chunks = read(through(sse(chunk(delta(content=parts)))))
         left = [part["text"] for part in chunks[0]["choices"][0]["delta"]["content"]]
-        assert left == ["A [removed: to redact]", "."]
+        assert left == ["A [redacted: to redact]", "."]
         message = {"role": "assistant", "content": parts}
         body = whole({"choices": [{"index": 0, "message": message}]})
-        assert body["choices"][0]["message"]["content"][0]["text"] == "A [removed: to redact]"
+        assert body["choices"][0]["message"]["content"][0]["text"] == "A [redacted: to redact]"
 
     def test_tool_call(self, through: Pass) -> None:
         """A call's arguments stay JSON."""
         call = ToolCall("look", '{"q": "zredact", "n": 1}')
         completion = final(through(stream_of(Choice(tool_calls=(call,)), delivery=Delivery())))
         function = completion.choices[0].message.tool_calls[0].function
-        assert json.loads(function.arguments) == {"q": "[removed: to redact]", "n": 1}
+        assert json.loads(function.arguments) == {"q": "[redacted: to redact]", "n": 1}
 
     def test_tokens_go_with_their_text(self, through: Pass, heard: Heard) -> None:
         """Log-probabilities spell the text once more, so that they go where it is mended."""
@@ -339,7 +339,7 @@ class TestWithheld:
         )
         with stream as events:
             message = events.get_final_completion().choices[0].message
-        assert message.parsed == Pond(name="[removed: to redact]")
+        assert message.parsed == Pond(name="[redacted: to redact]")
 
     def test_tool_call(self, through: Pass) -> None:
         """Of a bad call nothing leaves, not even its name; what was said before stays."""

@@ -125,7 +125,7 @@ class TestFound:
         whole = data.decode()
         if whole[:1] == "{":
             changed, whole = json.dumps(json.loads(changed)), json.dumps(json.loads(whole))
-        assert changed == whole.replace("zredact", "[removed: to redact]")
+        assert changed == whole.replace("zredact", "[redacted: to redact]")
         assert not body.replaced
 
     def test_redacted_elsewhere(self, judged: Callable[..., FailureBody]) -> None:

@@ -209,7 +209,7 @@ class TestWithheld:
         pieces = [book.piece(text) for text in ("It is zre", "da", "ct, I ", "think.")]
         book.end()
         left = [book.ledger.leave(piece) for piece in pieces]
-        assert left == ["It is [removed: to redact]", "", ", I ", "think."]
+        assert left == ["It is [redacted: to redact]", "", ", I ", "think."]
 
     def test_placeholder_like_the_word(self, make_guard: Callable[..., Guard]) -> None:
         """An edit that shares all but one character with the text is still one."""
@@ -276,7 +276,7 @@ class TestGoesOn:
         marked.run(marked.ledger.complete("content:1"))
         second = marked.piece("dact. Good.", "content:2", kind="content")
         marked.end()
-        assert marked.ledger.leave(second) == "[removed: to redact]. Good."
+        assert marked.ledger.leave(second) == "[redacted: to redact]. Good."
 
     @pytest.mark.parametrize(
         "before", ["Here it comes", "No. 7", "a-", "b_", "Here:\x1f", "\u200b"]
@@ -290,7 +290,7 @@ class TestGoesOn:
             second = book.piece(f"{said}. And then?", "content:2", kind="content")
             book.end()
             left = book.ledger.leave(second)
-            assert "[removed: " in left
+            assert "[redacted: " in left
             assert left.endswith(". And then?")
             assert len(book.session.verdict().findings) == 1
 
@@ -335,7 +335,7 @@ class TestDocuments:
         book = Book(make_guard(), STRUCTURED)
         piece = book.piece('{"a": "zredact"}')
         book.end()
-        assert book.ledger.leave(piece) == '{"a": "[removed: to redact]"}'
+        assert book.ledger.leave(piece) == '{"a": "[redacted: to redact]"}'
 
     @pytest.mark.parametrize("kind", ["content", "tool_call"])
     def test_would_be_none(
@@ -364,7 +364,7 @@ class TestDocuments:
         """What was no document before need not be one."""
         piece = book.piece("a zredact", "tool_call")
         book.end()
-        assert book.ledger.leave(piece) == "a [removed: to redact]"
+        assert book.ledger.leave(piece) == "a [redacted: to redact]"
 
     @pytest.mark.parametrize(
         "text",
@@ -515,7 +515,7 @@ class TestEcho:
         book.piece("dact.")
         echo = book.piece("A zredact.", echo=True)
         book.end()
-        assert book.ledger.leave(echo) == "A [removed: to redact]."
+        assert book.ledger.leave(echo) == "A [redacted: to redact]."
 
     @pytest.mark.parametrize("text", ["A zblock.", "zblock", ""])
     def test_says_something_else(self, book: Book, text: str) -> None:

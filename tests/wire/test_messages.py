@@ -324,29 +324,29 @@ class TestRewritten:
     def test_across_deltas(self, through: Pass) -> None:
         """A word that several deltas bring is taken out of all of them."""
         message = final(through(stream_of(text("A zredact."), delivery=Delivery(piece=2))))
-        assert blocks_of(message) == [("text", "A [removed: to redact].")]
+        assert blocks_of(message) == [("text", "A [redacted: to redact].")]
         assert (message.stop_reason, hasattr(message, "guard")) == ("end_turn", False)
 
     def test_across_blocks(self, through: Pass, whole: Callable[..., Json]) -> None:
         """And one that is in two blocks, since citations cut a text in two."""
         content = [text("A zre"), text("dact.", citations=[])]
         left = blocks_of(final(through(stream_of(*content))))
-        assert left == [("text", "A [removed: to redact]"), ("text", ".")]
+        assert left == [("text", "A [redacted: to redact]"), ("text", ".")]
         body = whole(body_of(*content))
-        assert [block["text"] for block in body["content"]] == ["A [removed: to redact]", "."]
+        assert [block["text"] for block in body["content"]] == ["A [redacted: to redact]", "."]
 
     def test_across_a_call(self, through: Pass) -> None:
         """And one that goes on behind a call, by which time its beginning has left."""
         left = blocks_of(final(through(stream_of(text("A zre"), call("x"), text("dact. Yes.")))))
         assert [block for block in left if block[0] == "text"] == [
             ("text", "A zre"),
-            ("text", "[removed: to redact]. Yes."),
+            ("text", "[redacted: to redact]. Yes."),
         ]
 
     def test_call(self, through: Pass, whole: Callable[..., Json]) -> None:
         """A call's input stays an object."""
         given = messages.tool_use("t1", "look_up", {"query": "zredact", "n": [1.5, None], "é": {}})
-        mended = {"query": "[removed: to redact]", "n": [1.5, None], "é": {}}
+        mended = {"query": "[redacted: to redact]", "n": [1.5, None], "é": {}}
         for piece in (2, 10_000):
             message = final(through(stream_of(given, delivery=Delivery(piece=piece))))
             assert blocks_of(message) == [("tool_use", mended)]
@@ -356,7 +356,7 @@ class TestRewritten:
         """All else in a whole message stays as it was."""
         body = body_of(text("A zredact."), text("Fine."))
         left = whole(body)
-        assert left["content"][0]["text"] == "A [removed: to redact]."
+        assert left["content"][0]["text"] == "A [redacted: to redact]."
         assert {**left, "content": left["content"][1:]} == {**body, "content": body["content"][1:]}
 
 
@@ -435,7 +435,7 @@ class TestWithheld:
         """One that is mended is still one, and leaves whole."""
         data = stream_of(text('{"name": "zredact"}'), delivery=Delivery())
         message = final(through(data, DOCUMENT), output_format=Pond)
-        assert message.parsed_output == Pond(name="[removed: to redact]")
+        assert message.parsed_output == Pond(name="[redacted: to redact]")
 
     def test_body(self, whole: Callable[..., Json]) -> None:
         """A whole message says the same, and keeps what it is known by."""

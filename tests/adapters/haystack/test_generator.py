@@ -106,8 +106,8 @@ class TestAnswers:
         written = "".join(
             delta.arguments or "" for chunk in heard for delta in chunk.tool_calls or ()
         )
-        assert said.tool_calls[0].arguments == {"query": "they [removed: to redact] well"}
-        assert written == '{"query": "they [removed: to redact] well"}'
+        assert said.tool_calls[0].arguments == {"query": "they [redacted: to redact] well"}
+        assert written == '{"query": "they [redacted: to redact] well"}'
 
     def test_rewritten_thoughts_lose_their_signature(
         self, make_guard: Callable[..., Guard]
@@ -116,7 +116,7 @@ class TestAnswers:
         answer = Choice("Ferns.", reasoning="zredact")
         heard, said = streamed(make_guard(), answer)
         for shown in (heard, said, whole(make_guard(), answer)):
-            assert "[removed: to redact]" in repr(shown)
+            assert "[redacted: to redact]" in repr(shown)
         assert whole(make_guard(), answer).reasoning.extra == {}  # type: ignore[union-attr]
 
     def test_what_a_reply_alone_says_is_judged(self, make_guard: Callable[..., Guard]) -> None:

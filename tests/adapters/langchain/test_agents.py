@@ -116,7 +116,7 @@ class TestTurns:
         assert [message.text for message in messages if isinstance(message, AIMessage)] == [
             "One moment.",
             FINE,
-            "They [removed: to redact] well.",
+            "They [redacted: to redact] well.",
             "[blocked]",
             "Good night.",
         ]
@@ -225,7 +225,7 @@ class TestTools:
         """The tool gets the mended arguments."""
         backend.script("Look.", calls(("look_up", {"query": "a zredact"})), FINE)
         messages = await run(new_agent(), how, asked("Look."))
-        assert messages[2].content == "Found: a [removed: to redact]"
+        assert messages[2].content == "Found: a [redacted: to redact]"
 
     @pytest.mark.parametrize("how", ["invoke", "ainvoke"])
     async def test_a_call_that_did_not_come_from_the_model(
@@ -248,7 +248,7 @@ class TestTools:
         results = [message for message in messages if isinstance(message, ToolMessage)]
         assert [each.content for each in results] == [
             "[blocked]",
-            "Found: [removed: to redact]",
+            "Found: [redacted: to redact]",
             "Found: fern",
         ]
 
@@ -365,7 +365,7 @@ class TestStructuredOutput:
             given.append(agent.get_state(THREAD).values.get("structured_response"))
         assert given == [
             Plant(name="fern", months=7),
-            Plant(name="[removed: to redact]", months=7),
+            Plant(name="[redacted: to redact]", months=7),
             None,
         ]
         assert messages[-1].text.endswith("[blocked]")
@@ -388,7 +388,7 @@ class TestOtherMiddleware:
             agent.invoke(given, THREAD) if how == "invoke" else await agent.ainvoke(given, THREAD)
         )
         shown = first["__interrupt__"][0].value["action_requests"][0]
-        assert shown["args"] == {"query": "a [removed: to redact]"}
+        assert shown["args"] == {"query": "a [redacted: to redact]"}
         query = "zblock" if decision == "edit to bad" else "ivy"
         edited = {"name": "look_up", "args": {"query": query}}
         answer: dict[str, Any] = {"type": decision.partition(" ")[0]}
@@ -397,7 +397,7 @@ class TestOtherMiddleware:
         messages = await run(agent, how, Command(resume={"decisions": [answer]}))
         result = next(message for message in messages if isinstance(message, ToolMessage))
         expected = {
-            "approve": "Found: a [removed: to redact]",
+            "approve": "Found: a [redacted: to redact]",
             "edit": "Found: ivy",
             "edit to bad": "[blocked]",
         }
@@ -423,7 +423,7 @@ class TestOtherMiddleware:
         agent = new_agent(inner=broken, **other)
         ear = Ear()
         messages = await run(agent.with_config(callbacks=[ear]), how, asked("One?"))
-        assert messages[-1].content == "They [removed: to redact] well."
+        assert messages[-1].content == "They [redacted: to redact] well."
         assert "zreda" not in repr(ear.heard)
 
     async def test_a_model_that_is_set_is_guarded(

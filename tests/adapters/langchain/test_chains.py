@@ -162,11 +162,11 @@ class TestChains:
             yield asked
             yield " They zredact."
 
-        assert GuardRunnable(guard, answers).invoke("Ferns.") == "Ferns. They [removed: to redact]."
+        assert GuardRunnable(guard, answers).invoke("Ferns.") == "Ferns. They [redacted: to redact]."
         said = [
             piece async for piece in GuardRunnable(guard, RunnableLambda(pieces)).astream("Ferns.")
         ]
-        assert "".join(said) == "Ferns. They [removed: to redact]."
+        assert "".join(said) == "Ferns. They [redacted: to redact]."
 
     async def test_a_chain_that_gives_messages(
         self, guard: Guard, backend: ScriptedApp, new_chat: Callable[..., Any]

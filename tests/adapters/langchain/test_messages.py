@@ -300,17 +300,17 @@ class TestRewriting:
             tool_calls=[CALL | {"args": {"q": "zredact"}}],
         )
         mended = delivered(message).generations[0].message
-        assert mended.tool_calls[0]["args"] == {"q": "[removed: to redact]"}
-        assert mended.content[0]["input"] == {"q": "[removed: to redact]"}
+        assert mended.tool_calls[0]["args"] == {"q": "[redacted: to redact]"}
+        assert mended.content[0]["input"] == {"q": "[redacted: to redact]"}
         said = mended.additional_kwargs["tool_calls"][0]["function"]["arguments"]
-        assert said == '{"q": "[removed: to redact]"}'
+        assert said == '{"q": "[redacted: to redact]"}'
         assert message.tool_calls[0]["args"] == {"q": "zredact"}
 
     def test_two_calls_with_one_text(self) -> None:
         """Each is rewritten in its own place."""
         calls = [CALL | {"args": {"q": "zredact"}, "id": name} for name in ("c1", "c2")]
         mended = delivered(whole(tool_calls=calls)).generations[0].message
-        assert [call["args"]["q"] for call in mended.tool_calls] == ["[removed: to redact]"] * 2
+        assert [call["args"]["q"] for call in mended.tool_calls] == ["[redacted: to redact]"] * 2
 
     def test_reasoning_in_two_places(self) -> None:
         """Some packages keep it beside the content, too."""
@@ -319,8 +319,8 @@ class TestRewriting:
             additional_kwargs={"reasoning_content": "I zredact."},
         )
         mended = delivered(message).generations[0].message
-        assert mended.content[0]["reasoning"] == "I [removed: to redact]."
-        assert mended.additional_kwargs["reasoning_content"] == "I [removed: to redact]."
+        assert mended.content[0]["reasoning"] == "I [redacted: to redact]."
+        assert mended.additional_kwargs["reasoning_content"] == "I [redacted: to redact]."
 
     def test_a_signed_thinking_stays_or_is_withheld(self) -> None:
         """Its signature would not fit another text."""
@@ -333,7 +333,7 @@ class TestRewriting:
         (mended,) = (
             delivered(whole(invalid_tool_calls=[call])).generations[0].message.invalid_tool_calls
         )
-        assert mended["args"] == "{[removed: to redact]"
+        assert mended["args"] == "{[redacted: to redact]"
         assert mended["error"] is None
 
     def test_what_was_parsed_is_parsed_again(self) -> None:
@@ -342,7 +342,7 @@ class TestRewriting:
             content='{"name": "zredact"}', additional_kwargs={"parsed": Plant(name="zredact")}
         )
         mended = delivered(message).generations[0].message
-        assert mended.additional_kwargs["parsed"] == Plant(name="[removed: to redact]")
+        assert mended.additional_kwargs["parsed"] == Plant(name="[redacted: to redact]")
 
     def test_tokens_go_with_their_text(self) -> None:
         """Log-probabilities spell the text that was taken out."""
@@ -381,7 +381,7 @@ class TestRewriting:
         mended = streamed(chunks)
         assert "zredact" not in repr(mended)
         total: Any = mended[0].message + [each.message for each in mended[1:]]
-        assert total.tool_calls[0]["args"] == {"q": "[removed: to redact]"}
+        assert total.tool_calls[0]["args"] == {"q": "[redacted: to redact]"}
 
 
 json_values = st.recursive(

@@ -143,7 +143,7 @@ class TestWhatLeaves:
         backend.script(PROMPT, Choice(tool_calls=(ToolCall("look_up", "{query: zredact}"),)))
         message = await answer(guard.wrap(new_chat()).bind_tools([look_up]), how)
         assert "zredact" not in repr(message)
-        assert message.invalid_tool_calls[0]["args"] == "{query: [removed: to redact]}"
+        assert message.invalid_tool_calls[0]["args"] == "{query: [redacted: to redact]}"
 
     @how
     async def test_a_made_up_tool_name_is_judged(
@@ -185,7 +185,7 @@ class TestWhatLeaves:
         assert [generation.text for generation in generations] == [
             FINE,
             "[blocked]",
-            "A [removed: to redact].",
+            "A [redacted: to redact].",
         ]
 
     async def test_a_flagged_answer_says_so(
@@ -311,7 +311,7 @@ class TestStreams:
             guard.wrap(BlockModel(answers=[blocks])).invoke(PROMPT),
             summed(guard.wrap(BlockModel(answers=[blocks])).stream(PROMPT)),
         ):
-            assert message.text == "They [removed: to redact] well."
+            assert message.text == "They [redacted: to redact] well."
 
     async def test_a_text_that_goes_on_is_judged_from_its_start(self, guard: Guard) -> None:
         """Thinking in the middle of a word does not hide it."""
@@ -482,7 +482,7 @@ class TestStructuredOutput:
             Plant, method=method, include_raw=True
         )
         for given in (chain.invoke(PROMPT), await chain.ainvoke(PROMPT)):
-            assert given["parsed"] == Plant(name="[removed: to redact]", months=7)
+            assert given["parsed"] == Plant(name="[redacted: to redact]", months=7)
             assert "zredact" not in repr(given)
 
     @pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
@@ -638,10 +638,10 @@ class TestTheFramework:
         said = [{"type": "text", "text": "They zredact."}]
         assert (
             summed(guard.wrap(Later(answers=[said])).stream(PROMPT)).text
-            == "They [removed: to redact]."
+            == "They [redacted: to redact]."
         )
         chunks = [chunk async for chunk in guard.wrap(Later(answers=[said])).astream(PROMPT)]
-        assert summed(chunks).text == "They [removed: to redact]."
+        assert summed(chunks).text == "They [redacted: to redact]."
 
     async def test_what_is_read_of_a_model(
         self, guard: Guard, new_chat: Callable[..., Any]
@@ -661,7 +661,7 @@ class TestTheFramework:
         backend.script(PROMPT, "They zredact.")
         broken = guard.wrap(new_chat(base_url="http://127.0.0.1:9/v1"))
         model = broken.with_fallbacks([guard.wrap(new_chat()).with_retry()])
-        assert model.invoke(PROMPT).content == "They [removed: to redact]."
+        assert model.invoke(PROMPT).content == "They [redacted: to redact]."
 
 
 class TestWrap:
@@ -679,7 +679,7 @@ class TestWrap:
         prompt = ChatPromptTemplate.from_messages([("human", "{question}")])
         model = new_chat().bind(stop=["x"]).with_fallbacks([new_chat()])
         chain = guard.wrap(prompt | {"said": model | StrOutputParser()})
-        assert chain.invoke({"question": PROMPT}) == {"said": "They [removed: to redact]."}
+        assert chain.invoke({"question": PROMPT}) == {"said": "They [redacted: to redact]."}
 
     def test_it_guards_once(self, guard: Guard, new_chat: Callable[..., Any]) -> None:
         """A guarded model is not guarded again."""

@@ -135,13 +135,13 @@ class TestAnswers:
         """LiteLLM sorts chunks by a time that it keeps beside them, also beside rewritten ones."""
         answer = Choice(f"{FINE} They zredact well. {FINE}")
         built = litellm.stream_chunk_builder(list(ask(answer, stream=True)))
-        expected = f"{FINE} They [removed: to redact] well. {FINE}"
+        expected = f"{FINE} They [redacted: to redact] well. {FINE}"
         assert built.choices[0].message.content == expected
 
     def test_arguments_are_rewritten(self, ask: Callable[..., Any]) -> None:
         """The call stays one."""
         answer = call(query="they zredact well")
-        written = '{"query": "they [removed: to redact] well"}'
+        written = '{"query": "they [redacted: to redact] well"}'
         (whole,) = ask(answer).choices[0].message.tool_calls
         built = litellm.stream_chunk_builder(list(ask(answer, stream=True)))
         assert whole.function.arguments == written

@@ -114,7 +114,7 @@ class TestAnswers:
         guard = make_guard()
         shown = repr((streamed(guard, call(query="zredact")), whole(guard, call(query="zredact"))))
         assert "zredact" not in shown
-        assert "[removed: to redact]" in shown
+        assert "[redacted: to redact]" in shown
 
     def test_what_stands_beside_a_text_is_judged(self, make_guard: Callable[..., Guard]) -> None:
         """A vendor's own form of an answer may say what its text does not."""

@@ -135,7 +135,7 @@ class TestAnswers:
     ) -> None:
         """They stay an object."""
         response = await whole(make_guard(), call(query="they zredact well"))
-        assert response.tool_calls[0].args == {"query": "they [removed: to redact] well"}
+        assert response.tool_calls[0].args == {"query": "they [redacted: to redact] well"}
 
     async def test_rewritten_thoughts_lose_their_signature(
         self, make_guard: Callable[..., Guard]

@@ -34,7 +34,7 @@ _CHAT: Final = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}" + ASK
 )
 
-_TEXTS: Final = (FINE, PROMPT, "Ivy grows by the wall.", "[blocked] [removed: to redact]")
+_TEXTS: Final = (FINE, PROMPT, "Ivy grows by the wall.", "[blocked] [redacted: to redact]")
 
 WORDS: Final = ("zb", "##lock", "##s", "ferns", "grow", "here", "blocked", "[", "]", ".", "?")
 """What the tokenizer of word pieces knows."""

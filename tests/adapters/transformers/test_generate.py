@@ -119,7 +119,7 @@ class TestDelivery:
         """The ids are those of the text that may leave."""
         guarded = make_guard().wrap(new_model(TOKENIZER, MENDED), tokenizer=TOKENIZER)
         (said,) = texts(guarded.generate(**asked()))
-        assert said == f"{PROMPT}{FINE} They [removed: to redact] well. {FINE}"
+        assert said == f"{PROMPT}{FINE} They [redacted: to redact] well. {FINE}"
 
     def test_the_message_of_a_replacement(self, make_guard: Make) -> None:
         """An answer that is replaced is delivered as that message."""

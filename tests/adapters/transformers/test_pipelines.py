@@ -32,7 +32,7 @@ SCRIPTS = {"shade": BAD, "wall": f"They zredact well. {FINE}", "": f"{FINE} Naï
 
 PROMPTS = (PROMPT, "By the wall?", "Elsewhere?")
 
-MENDED = f"They [removed: to redact] well. {FINE}"
+MENDED = f"They [redacted: to redact] well. {FINE}"
 
 CHAT = [
     {"role": "system", "content": "You know plants."},

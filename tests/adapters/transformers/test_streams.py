@@ -104,7 +104,7 @@ class TestStreamers:
         )
         given = guarded.generate(**asked(), streamer=heard)
         said = "".join(heard.heard)
-        assert said == f"{LONG} They [removed: to redact] well. {FINE}"
+        assert said == f"{LONG} They [redacted: to redact] well. {FINE}"
         assert TOKENIZER.decode(given[0], skip_special_tokens=True) == f"{PROMPT}{said}"
 
     def test_an_iterator_in_another_thread(self, make_guard: Make) -> None:

@@ -186,7 +186,7 @@ class TestOwnFields:
         }
         told = self.json_through(make_guard(), form, document)
         assert told["parts"][0] == {"text": FINE}
-        assert told["parts"][1]["text"] == f"{FINE}They [removed: to redact]. "
+        assert told["parts"][1]["text"] == f"{FINE}They [redacted: to redact]. "
         assert told["meta"] == {"title": "Shade", "n": 2}
 
     def test_a_block_across_two_fields(self, make_guard: Make) -> None:
