@@ -87,8 +87,8 @@ FORMATS: Final = (
 """Every format that can be guarded."""
 
 _OPEN: Final[Mapping[str, str]] = {
-    # `models/NAME:generateContent` is an answer; `ft:` begins the name of a model that was tuned. In
-    # a container files have names that a model gave.
+    # `models/NAME:generateContent` is an answer; `ft:` begins the name of a tuned model. In a
+    # container files have names that a model gave.
     "GET": r"(/models(/(ft:[^/]+|[^/:]+))?|^(?!.*/containers/).*/files)",
     # A file that is uploaded is answered by its name and size; `POST models/NAME` is a question.
     "POST": r"/(embeddings|moderations|responses/input_tokens|messages/count_tokens|files)",

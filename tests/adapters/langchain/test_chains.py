@@ -162,7 +162,9 @@ class TestChains:
             yield asked
             yield " They zredact."
 
-        assert GuardRunnable(guard, answers).invoke("Ferns.") == "Ferns. They [redacted: to redact]."
+        assert (
+            GuardRunnable(guard, answers).invoke("Ferns.") == "Ferns. They [redacted: to redact]."
+        )
         said = [
             piece async for piece in GuardRunnable(guard, RunnableLambda(pieces)).astream("Ferns.")
         ]
