@@ -22,6 +22,7 @@ from guard.verdict import delivers, passes, worst_step
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from guard.assess import DetectorStatus
     from guard.detectors.base import Finding
     from guard.exchange import Channel
     from guard.session import Session
@@ -84,10 +85,11 @@ def _both(outcome: Outcome, alone: Outcome, start: int) -> Outcome:
         if key not in found or found[key].evidence < finding.evidence:
             found[key] = finding
     failed = {name: status for name, status in outcome.statuses.items() if status != "ok"}
+    statuses: dict[str, DetectorStatus] = {**outcome.statuses, **alone.statuses, **failed}
     missed = [replace(f, start=f.start + start, end=f.end + start) for f in alone.failures]
     return Outcome(
         findings=tuple(found.values()),
-        statuses={**outcome.statuses, **alone.statuses, **failed},
+        statuses=statuses,
         failures=tuple(dict.fromkeys((*outcome.failures, *missed))),
     )
 

@@ -15,7 +15,7 @@ from guard.wire.ledger import GATED, Ledger
 from guard.wire.parts import BodyError, Part, nowhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from guard.detectors.base import Detector, Finding, Passage
     from guard.engine import Guard
@@ -461,11 +461,14 @@ class TestAlone:
         """What passed as what a model is given is judged anew as its answer."""
         words = word_detector()
 
-        class Answers(type(words)):  # type: ignore[misc]
+        class Answers:
             """Minds words in answers alone."""
 
-            def __call__(self, passage: Passage) -> list[Finding]:
-                return super().__call__(passage) if passage.side == "response" else []
+            name, version, categories = words.name, words.version, words.categories
+
+            def __call__(self, passage: Passage) -> Sequence[Finding]:
+                """Return the findings in an answer."""
+                return words(passage) if passage.side == "response" else []
 
         book = Book(make_guard(Answers()))
         book.take("A zblock.", "other", kind="tool_result", lone=True)
