@@ -84,12 +84,12 @@ def _both(outcome: Outcome, alone: Outcome, start: int) -> Outcome:
         key = replace(finding, evidence=0.0)
         if key not in found or found[key].evidence < finding.evidence:
             found[key] = finding
-    failed = {name: status for name, status in outcome.statuses.items() if status != "ok"}
-    statuses: dict[str, DetectorStatus] = {**outcome.statuses, **alone.statuses, **failed}
+    statuses: dict[str, DetectorStatus] = dict(alone.statuses)
+    statuses.update((name, s) for name, s in outcome.statuses.items() if s != "ok")
     missed = [replace(f, start=f.start + start, end=f.end + start) for f in alone.failures]
     return Outcome(
         findings=tuple(found.values()),
-        statuses=statuses,
+        statuses={**outcome.statuses, **statuses},
         failures=tuple(dict.fromkeys((*outcome.failures, *missed))),
     )
 
