@@ -57,11 +57,6 @@ SEED: Final = 13
 
 ORDINARY: Final = ("own_hard_benign", "own_benign_chat", "own_multi_turn", "orbench_responses")
 
-KNOWN: Final = "benign_wildbench_responses"
-"""It holds up to 15 models' answers to each question and no prompt, by which rows are split: of
-those that validate the model knows other answers, and more of those that it does not know reach a
-limit (docs/quality.md)."""
-
 TAIL: Final = 0.02
 """Share of ordinary rows that counts as the tail."""
 
@@ -80,7 +75,7 @@ PROMPTS: Final = 700
 
 def ordinary(row: Row) -> bool:
     """Return whether a row is an answer to an unseen question that should pass in every class."""
-    return row.file.startswith(("benign_", *ORDINARY)) and row.file != KNOWN
+    return row.file.startswith(("benign_", *ORDINARY))
 
 
 def judged(rows: list[Row]) -> list[Row]:

@@ -140,6 +140,10 @@ class Encoder:
         """How windows are cut."""
         return self._sizes
 
+    def vocabulary(self) -> dict[str, int]:
+        """Return the id of each piece that the tokenizer knows."""
+        return self._tokenizer.get_vocab(with_added_tokens=False)
+
     def recipe(self) -> tuple[str, dict[str, Any]]:
         """Return the tokenizer as JSON, and the settings, of an encoder that does the same."""
         pair = self._paired is not None

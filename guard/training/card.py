@@ -144,9 +144,11 @@ def _head(facts: Mapping[str, Any]) -> str:
 
 
 def _stage(history: Mapping[str, Any]) -> str:
+    count = len(history.get("teachers", ()))
+    taught = f", taught by {count} model{'s' * (count > 1)}" if count else ""
     return (
         f"{history['examples']:,} examples of {history['rows']:,} rows in {history['steps']:,} "
-        f"steps, {history['minutes']:.1f} minutes on {history['machine']}."
+        f"steps, {history['minutes']:.1f} minutes on {history['machine']}{taught}."
     )
 
 

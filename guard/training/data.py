@@ -106,7 +106,7 @@ class Row:
     @property
     def question(self) -> str:
         """What rows of one question share."""
-        return question_of(self.prompt, self.response)
+        return question_of(self.file, self.prompt, self.response, self.meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +166,15 @@ def _name(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".jsonl")
 
 
-def question_of(prompt: str, response: str) -> str:
-    """Return what rows of one question share: a digest of the prompt, else of the response."""
-    text = " ".join((prompt or response).lower().split())
+def question_of(file: str, prompt: str, response: str, meta: Mapping[str, Any]) -> str:
+    """Return what rows of one question share.
+
+    It is a digest of what the manifest says of the file: an entry of `meta`, or the prompt, or
+    the response where there is none.
+    """
+    named = source(file).question
+    text = str(meta[named]) if named in meta else prompt or response
+    text = " ".join(text.lower().split())
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
@@ -288,7 +294,7 @@ def _cells(path: Path, rows: list[RawRow]) -> list[str]:
 def _part(file: str, row: RawRow) -> str:
     if row.unseen:
         return "test"
-    fits = validates(file, question_of(row.prompt or "", row.response or ""))
+    fits = validates(file, question_of(file, row.prompt or "", row.response or "", row.meta))
     return "validation" if fits else "train"
 
 

@@ -30,11 +30,9 @@ if TYPE_CHECKING:
 PROMPT_DROPPED: Final = 0.15
 CONTEXT_DROPPED: Final = 0.1
 CONTEXT_SWAPPED: Final = 0.15
-OBFUSCATED: Final = 0.1
+OBFUSCATED: Final = 0.15
 UNITS_RISKY: Final = 3
 UNITS_FINE: Final = 2
-WHOLE_AS_UNITS: Final = 0.35
-"""How often an answer that is read as a whole is read in units too, so that both stay learnt."""
 
 _CALM_CHARACTERS: Final = 200
 
@@ -42,6 +40,7 @@ _FORCED_PREFIX: Final = re.compile(
     r"^\s*(sure|absolutely|of course|certainly)\b[^.:\n]{0,120}[:.]\s*", re.IGNORECASE
 )
 _PROMPT_SIDE: Final = tuple(n for n in HEADS if CATEGORIES[n].side == "prompt")
+_IS_PROMPT_SIDE: Final = np.isin(HEADS, _PROMPT_SIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,16 @@ def response_units(response: str, limit: int | None = None) -> list[Passage]:
     return found if limit is None else found[:limit]
 
 
+def of_side(mask: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which heads are about the side of the exchange that each example is of.
+
+    Args:
+        mask: see `Example`, shape (examples, heads); the answer has the same.
+    """
+    prompts = (mask[:, _IS_PROMPT_SIDE] > 0).any(1, keepdims=True)
+    return np.where(prompts, _IS_PROMPT_SIDE, ~_IS_PROMPT_SIDE)
+
+
 def calm_texts(rows: Iterable[Row]) -> list[str]:
     """Return ordinary answers, long enough to be a context."""
     benign = (row.response for row in rows if source(row.file).mapping == "benign")
@@ -93,7 +102,7 @@ def examples(
     rng: random.Random,
     calm: Sequence[str] = (),
     *,
-    whole: bool = False,
+    closing: float = 0.0,
 ) -> Iterator[Example]:
     """Yield an augmented example per side that a row has labels for.
 
@@ -103,15 +112,14 @@ def examples(
         rng: of what is drawn and changed.
         calm: benign answers, one of which stands before a unit instead of its own context at
             times: what is judged is the unit.
-        whole: whether answers of several units are read as a whole, and in units at times.
+        closing: how many of the answers of several units are also read as a whole, as the runtime
+            does when they end, in [0, 1].
     """
     for row in rows:
         if row.response.strip():
-            closing = whole and several_units(row.response)
-            if closing:
+            yield from _response_examples(row, encoder, rng, calm)
+            if closing and several_units(row.response) and rng.random() < closing:
                 yield from _closing_examples(row, encoder, rng)
-            if not closing or rng.random() < WHOLE_AS_UNITS:
-                yield from _response_examples(row, encoder, rng, calm)
         if row.prompt.strip() and any(head in row.labels for head in _PROMPT_SIDE):
             window = rng.choice(encoder.encode("", _augmented(row.prompt, rng), "prompt"))
             yield Example((window,), *_targets(row, "prompt"))

@@ -35,7 +35,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from guard.training.data import paths, question_of, validates
-from guard.training.sources import RawRow, read, stem
+from guard.training.sources import RawRow, read, source, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -206,11 +206,11 @@ def _kept(path: Path, cache: Path) -> Prints:
     """Return a file's prints, from the cache where the same file was read before."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    place = cache / f"{stem(path)}-{digest[:16]}-{_FORM}.npz"
+    place = cache / f"{stem(path)}-{digest[:16]}-{_FORM}{source(stem(path)).question}.npz"
     if place.is_file():
         with np.load(place) as known:
             return Prints(**known)
-    prints = _prints(read(path))
+    prints = _prints(stem(path), read(path))
     cache.mkdir(parents=True, exist_ok=True)
     aside = place.with_suffix(".part")
     with aside.open("wb") as file:
@@ -219,13 +219,14 @@ def _kept(path: Path, cache: Path) -> Prints:
     return prints
 
 
-def _prints(rows: list[RawRow]) -> Prints:
+def _prints(file: str, rows: list[RawRow]) -> Prints:
     keys, questions, long = [], [], []
     signatures = np.zeros((len(rows), PERMUTATIONS), np.uint32)
     for at, row in enumerate(rows):
         text = compared(row)
         keys.append(_key(row, text))
-        questions.append(int(question_of(row.prompt or "", row.response or "")[:16], 16))
+        question = question_of(file, row.prompt or "", row.response or "", row.meta)
+        questions.append(int(question[:16], 16))
         long.append(len(text) >= SHORT and "\n" not in text)
         if long[-1]:
             signatures[at] = _signature(runs(text))

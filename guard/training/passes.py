@@ -13,15 +13,15 @@ import random
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from guard.encoding import Encoded, Encoder
-from guard.training.examples import Example, calm_texts, examples
+from guard.encoding import Encoder
+from guard.training.examples import calm_texts, examples
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from guard.training.data import Row
+    from guard.training.examples import Example
 
 CHUNK: Final = 500
 """Rows that are encoded together."""
@@ -71,17 +72,23 @@ class Bags:
         """Tokens of the longest window of each example, shape (examples,)."""
         return np.maximum.reduceat(np.diff(self.windows), self.bags[:-1])
 
-    def example(self, index: int) -> Example:
-        """Return an example; of its windows, ids and types alone are kept."""
-        cuts = self.windows[self.bags[index] : self.bags[index + 1] + 1]
-        ids = self.ids[cuts[0] : cuts[-1]].astype(np.int64)
-        types = self.types[cuts[0] : cuts[-1]].astype(np.int64)
-        spans = [slice(a, b) for a, b in pairwise(cuts - cuts[0])]
-        none = np.empty(0, np.int64)
-        return Example(
-            tuple(Encoded(ids[s], types[s], slice(0, 0), none) for s in spans),
-            self.targets[index],
-            self.mask[index],
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Windows of each example, shape (examples,)."""
+        return np.diff(self.bags)
+
+    def taken(self, indices: Sequence[int]) -> Bags:
+        """Return some of the examples, at least one, in the order in which they are named."""
+        chosen = np.asarray(indices, np.int64)
+        windows = _within(self.bags, chosen)
+        tokens = _within(self.windows, windows)
+        return Bags(
+            self.ids[tokens],
+            self.types[tokens],
+            starts(np.diff(self.windows)[windows]),
+            starts(self.sizes[chosen]),
+            self.targets[chosen],
+            self.mask[chosen],
         )
 
 
@@ -98,8 +105,8 @@ def pack(given: Sequence[Example]) -> Bags:
     return Bags(
         ids.astype(_IDS),
         np.concatenate([window.types for window in windows]).astype(np.uint8),
-        _starts([len(window.ids) for window in windows]),
-        _starts([len(example.windows) for example in given]),
+        starts([len(window.ids) for window in windows]),
+        starts([len(example.windows) for example in given]),
         np.stack([example.targets for example in given]),
         np.stack([example.mask for example in given]),
     )
@@ -110,8 +117,8 @@ def joined(parts: Sequence[Bags]) -> Bags:
     return Bags(
         np.concatenate([part.ids for part in parts]),
         np.concatenate([part.types for part in parts]),
-        _starts(np.concatenate([np.diff(part.windows) for part in parts])),
-        _starts(np.concatenate([np.diff(part.bags) for part in parts])),
+        starts(np.concatenate([np.diff(part.windows) for part in parts])),
+        starts(np.concatenate([np.diff(part.bags) for part in parts])),
         np.concatenate([part.targets for part in parts]),
         np.concatenate([part.mask for part in parts]),
     )
@@ -123,7 +130,7 @@ def encoded(
     seed: int,
     workers: int = 0,
     *,
-    whole: bool = False,
+    closing: float = 0.0,
 ) -> Generator[Bags]:
     """Yield each pass; while one is used, the next is made.
 
@@ -132,13 +139,13 @@ def encoded(
         encoder: of the model.
         seed: of what is drawn.
         workers: processes beside this one; 0 to do it here.
-        whole: whether answers of several units are read as a whole.
+        closing: how many of the answers of several units are also read as a whole, in [0, 1].
 
     Raises:
         ValueError: none of a pass's rows has text that one of its labels is about.
     """
     chunks = [
-        list(_chunks(rows, f"{seed}:{number}", whole=whole)) for number, rows in enumerate(passes)
+        list(_chunks(rows, f"{seed}:{number}", closing)) for number, rows in enumerate(passes)
     ]
     if not workers:
         yield from (_whole(_packed(chunk, encoder) for chunk in of_pass) for of_pass in chunks)
@@ -163,26 +170,26 @@ class _Chunk:
         rows: these.
         calm: benign answers that may stand before a unit.
         seed: of what is drawn.
-        whole: whether answers of several units are read as a whole.
+        closing: how many of the answers of several units are also read as a whole.
     """
 
     rows: Sequence[Row]
     calm: Sequence[str]
     seed: str
-    whole: bool
+    closing: float
 
 
-def _chunks(rows: Sequence[Row], seed: str, *, whole: bool) -> Iterator[_Chunk]:
+def _chunks(rows: Sequence[Row], seed: str, closing: float) -> Iterator[_Chunk]:
     calm = calm_texts(rows)
     for at in range(0, len(rows), CHUNK):
         rng = random.Random(f"{seed}:{at}")
         some = rng.sample(calm, min(CALM, len(calm)))
-        yield _Chunk(rows[at : at + CHUNK], some, f"{seed}:{at}:rows", whole)
+        yield _Chunk(rows[at : at + CHUNK], some, f"{seed}:{at}:rows", closing)
 
 
 def _packed(chunk: _Chunk, encoder: Encoder) -> Bags | None:
     rng = random.Random(chunk.seed)
-    found = [*examples(chunk.rows, encoder, rng, chunk.calm, whole=chunk.whole)]
+    found = [*examples(chunk.rows, encoder, rng, chunk.calm, closing=chunk.closing)]
     return pack(found) if found else None
 
 
@@ -209,5 +216,16 @@ def _packed_there(chunk: _Chunk) -> Bags | None:
     return _packed(chunk, _encoder)
 
 
-def _starts(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+def starts(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each of several spans of these lengths begins, and the end."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _within(begins: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places of all that lies in the chosen spans, one span behind the other."""
+    lengths = begins[chosen + 1] - begins[chosen]
+    ends = np.cumsum(lengths)
+    found: NDArray[np.int64] = np.arange(ends[-1]) + np.repeat(
+        begins[chosen] - (ends - lengths), lengths
+    )
+    return found

@@ -37,6 +37,7 @@ from guard.training.export import export
 from guard.training.leaks import clean
 from guard.training.model import SIZES, GuardModel, base_directory
 from guard.training.recover import recovered
+from guard.training.teachers import WEIGHTS, paths
 from guard.training.train import Config, train
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
     from guard.training.data import Row, Split
 
-WEIGHTS: Final = "weights.pt"
 HISTORY: Final = "history.json"
 FLOAT: Final = "model.onnx"
 
@@ -85,22 +85,37 @@ class Places:
     start: Path | None = None
 
 
-def build(places: Places, config: Config, version: str, *, leak_check: bool = True) -> None:
+def build(
+    places: Places,
+    config: Config,
+    version: str,
+    *,
+    leak_check: bool = True,
+    weights_only: bool = False,
+) -> None:
     """Train and leave the finished model in `places.out`.
 
-    With `leak_check` rows that nearly repeat a validation or test row are not trained on.
+    Args:
+        places: where things are read and written.
+        config: how to train.
+        version: the model's version.
+        leak_check: leave rows out that nearly repeat a validation or test row.
+        weights_only: leave nothing but weights and history in `places.work`; `rebuild` finishes
+            them, on another machine if need be.
     """
     split = load(
-        places.data, seed=config.seed, share=config.share, passes=min(config.epochs, SAMPLES)
+        places.data, seed=config.drawn_with, share=config.share, passes=min(config.epochs, SAMPLES)
     )
     places.work.mkdir(parents=True, exist_ok=True)
     if leak_check:
         split = clean(split, places.data, places.work / "leaks")
     start, earlier = _start(places)
     model, history = train(split, encoder(), config, places.work / WEIGHTS, start)
-    stages = [*earlier, history]
+    taught_by = [_stages(path.parent) for path in paths(config.teachers)]
+    stages = [*earlier, history | ({"teachers": taught_by} if taught_by else {})]
     (places.work / HISTORY).write_text(json.dumps(stages, indent=2), "utf-8")
-    finish(model, split, stages, places, version)
+    if not weights_only:
+        finish(model, split, stages, places, version)
 
 
 def _start(places: Places) -> tuple[Path | None, list[dict[str, Any]]]:
@@ -123,7 +138,7 @@ def _start(places: Places) -> tuple[Path | None, list[dict[str, Any]]]:
 
 def rebuild(places: Places, config: Config, version: str) -> None:
     """Make the model's directory anew from the weights that a run left in `places.work`."""
-    split = load(places.data, seed=config.seed, share=config.share)
+    split = load(places.data, seed=config.drawn_with, share=config.share)
     finish(_trained(places.work / WEIGHTS), split, _stages(places.work), places, version)
 
 
@@ -229,6 +244,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--rebuild", action="store_true", help="do not train: finish the weights in `--work`"
     )
     parser.add_argument(
+        "--weights-only",
+        action="store_true",
+        help="train, and leave the rest to `--rebuild`, which needs no GPU",
+    )
+    parser.add_argument(
         "--no-leak-check",
         action="store_true",
         help="also train on rows that nearly repeat a validation or test row",
@@ -245,7 +265,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.rebuild:
         rebuild(places, config, given.version)
     else:
-        build(places, config, given.version, leak_check=not given.no_leak_check)
+        build(
+            places,
+            config,
+            given.version,
+            leak_check=not given.no_leak_check,
+            weights_only=given.weights_only,
+        )
 
 
 def _about(name: str) -> str:

@@ -1,9 +1,9 @@
 """Ways to write a float graph in int8, and what brings the rounded graph near to it.
 
 Weights get 7 bits and a scale per column, activations 8 bits and a scale per window. What is
-rewritten before changes nothing in floats: channels and tokens are brought to like sizes
-(SmoothQuant, Xiao et al., ICML 2023), each word's embedding gets a scale of its own, and
-attention becomes one operator, which is faster. Rounded weights can then make up for each
+rewritten before changes nothing in floats: neurons that stand out are split, channels are brought
+to like sizes (SmoothQuant, Xiao et al., ICML 2023), each word's embedding gets a scale of its own,
+and attention becomes one operator, which is faster. Rounded weights can then make up for each
 other's errors (GPTQ, Frantar et al., ICLR 2023).
 
 This module does not know what a graph is for, nor which way is the best (`export`).
@@ -43,6 +43,12 @@ _SCALES: Final = "row_scales"
 
 _LIMIT: Final = 64
 """Of a weight of 7 bits, as `quantize_dynamic` with `reduce_range` writes it."""
+
+SMOOTHED: Final = 0.65
+"""How much of the unevenness of activations weights take over, in [0, 1]."""
+
+SPLIT: Final = 64
+"""Neurons that each feed-forward layer gets more: 4 % of it."""
 
 _DAMPING: Final = 0.01
 """Share of the mean square of activations that is added to each channel's, as GPTQ does."""
@@ -95,15 +101,20 @@ WAYS: Final[Mapping[str, Callable[[Path, Path, Sequence[Window]], None]]] = {
 
 def rewritten(source: Path, windows: Sequence[Window]) -> onnx.ModelProto:
     """Return a float graph that gives the same logits and loses less when it is rounded."""
-    peaks = _peaks(source, windows[:: max(1, len(windows) // _PEAK_WINDOWS)])
-    return one_attention(embeddings_scaled(tokens_scaled(smoothed(onnx.load(source), peaks))))
+    few = windows[:: max(1, len(windows) // _PEAK_WINDOWS)]
+    model = neurons_split(onnx.load(source), _peaks(source, few))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "split.onnx"
+        onnx.save(model, path)
+        peaks = _peaks(path, few)
+    return one_attention(embeddings_scaled(smoothed(model, peaks)))
 
 
 def smoothed(model: onnx.ModelProto, peaks: Mapping[str, Floats]) -> onnx.ModelProto:
     """Return the graph with activations divided, and weights multiplied, channel by channel.
 
     SmoothQuant: channels with large activations are made smaller and the weights that they meet
-    larger, by the square root of what lies between them.
+    larger, by somewhat more than the square root of what lies between them.
 
     Args:
         model: a float graph.
@@ -117,7 +128,8 @@ def smoothed(model: onnx.ModelProto, peaks: Mapping[str, Floats]) -> onnx.ModelP
     nodes = list(graph.node)
     for given, products in together.items():
         largest = np.max([np.abs(weights).max(axis=1) for _, weights in products], axis=0)
-        factors = np.sqrt(np.maximum(peaks[given], 1e-3) / np.maximum(largest, 1e-5))
+        factors = np.maximum(peaks[given], 1e-3) ** SMOOTHED
+        factors /= np.maximum(largest, 1e-5) ** (1 - SMOOTHED)
         factors /= np.exp(np.log(factors).mean())
         even, inverse = f"{given}_even", (1 / factors).astype(np.float32)
         graph.initializer.append(numpy_helper.from_array(inverse, f"{even}_factors"))
@@ -131,39 +143,60 @@ def smoothed(model: onnx.ModelProto, peaks: Mapping[str, Floats]) -> onnx.ModelP
     return model
 
 
-def tokens_scaled(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph with the inputs of feed-forward products scaled token by token.
+def neurons_split(model: onnx.ModelProto, peaks: Mapping[str, Floats]) -> onnx.ModelProto:
+    """Return the graph with the largest neurons of feed-forward layers split into equal parts.
 
-    One scale serves a whole window, and few tokens have large activations, so that the others
-    get few of the 256 steps. Each token's vector is divided by its largest value before a
-    product with weights and multiplied by it afterwards. Attention's products gain nothing.
+    Outlier channel splitting (Zhao et al., ICML 2019): most layers have one neuron that is several
+    times larger than all others, for the window's first token alone, and one scale serves a whole
+    window, so that the others would get few of the 256 steps. `SPLIT` neurons are added to each
+    layer, each the copy of one that is among the largest then; each copy has its share of the
+    weights behind it, which `smoothed` evens out.
+
+    Args:
+        model: a float graph.
+        peaks: the largest absolute activation per channel, by the name of a product's input.
     """
     graph = model.graph
-    axes, least = "token_axes", "token_least"
-    nodes: list[onnx.NodeProto] = []
-    known: set[str] = set()
-    # Attention's weights are square.
-    wide = {n.output[0] for n, w in _products(graph) if w.shape[0] != w.shape[1]}
-    for node in graph.node:
-        if node.output[0] not in wide:
-            nodes.append(node)
+    stored = {item.name: item for item in graph.initializer}
+    made = {output: node for node in graph.node for output in node.output}
+    for node, weights in _products(graph):
+        before = made.get(node.input[0])
+        if before is None or before.op_type != "Gelu":
             continue
-        given, result = node.input[0], node.output[0]
-        name = f"{given}_token"
-        if given not in known:
-            known.add(given)
-            nodes += [
-                helper.make_node("Abs", [given], [f"{name}_size"]),
-                helper.make_node("ReduceMax", [f"{name}_size", axes], [f"{name}_most"], keepdims=1),
-                helper.make_node("Max", [f"{name}_most", least], [f"{name}_scale"]),
-                helper.make_node("Div", [given, f"{name}_scale"], [f"{name}_scaled"]),
-            ]
-        node.input[0], node.output[0] = f"{name}_scaled", f"{result}_scaled"
-        nodes += [node, helper.make_node("Mul", [f"{result}_scaled", f"{name}_scale"], [result])]
-    _replace(graph, nodes)
-    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), axes))
-    graph.initializer.append(numpy_helper.from_array(np.array(1e-6, np.float32), least))
+        copies = _copies(peaks[node.input[0]] * np.abs(weights).max(axis=1))
+        chosen = np.repeat(np.arange(len(copies)), copies)
+        added = made[before.input[0]]
+        bias = next(name for name in added.input if name in stored)
+        product = made[next(name for name in added.input if name not in stored)]
+        first = numpy_helper.to_array(stored[product.input[1]])
+        changed = {
+            product.input[1]: first[:, chosen],
+            bias: numpy_helper.to_array(stored[bias])[chosen],
+            node.input[1]: (weights / copies[:, None])[chosen],
+        }
+        for name, value in changed.items():
+            exact = np.ascontiguousarray(value, np.float32)
+            stored[name].CopyFrom(numpy_helper.from_array(exact, name))
+        wide = {product.output[0], added.output[0], before.output[0], *changed}
+        _widen(graph, wide, len(copies), len(chosen))
     return model
+
+
+def _copies(sizes: Floats) -> NDArray[np.int64]:
+    """Return how many of each channel there are once `SPLIT` were added, each to the largest."""
+    copies = np.ones(len(sizes), np.int64)
+    for _ in range(SPLIT):
+        copies[np.argmax(sizes / copies)] += 1
+    return copies
+
+
+def _widen(graph: onnx.GraphProto, names: set[str], before: int, after: int) -> None:
+    """Correct what the graph says of the shapes of values."""
+    for item in graph.value_info:
+        if item.name in names:
+            for dimension in item.type.tensor_type.shape.dim:
+                if dimension.dim_value == before:
+                    dimension.dim_value = after
 
 
 def embeddings_scaled(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,8 +1,9 @@
 """Reads trained weights back from a model's quantised graph, to go on training from it.
 
 A directory that the runtime loads has no 32-bit weights. What its graph has is multiplied back:
-steps by their scale, smoothed channels by their factors, embeddings by their rows' scales. What
-rounding lost stays lost; the scores are those of the graph but for the rounding of activations.
+steps by their scale, smoothed channels by their factors, embeddings by their rows' scales; the
+parts of a split neuron are joined. What rounding lost stays lost; the scores are those of the
+graph but for the rounding of activations.
 
 This module does not know how a graph is quantised beyond the forms that `quantise` writes.
 """
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _STEPS = "_quantized"
 _EMBEDDINGS = "encoder.embeddings."
 _HEAD = "head."
+_NEURONS = "intermediate.dense.weight"
 
 
 def recovered(directory: Path) -> dict[str, torch.Tensor]:
@@ -39,13 +41,26 @@ def recovered(directory: Path) -> dict[str, torch.Tensor]:
         ValueError: the graph is of another form than `guard train` writes.
     """
     graph = _Graph(onnx.load(directory / GRAPH).graph)
-    found = graph.plain() | graph.embeddings() | graph.products() | graph.head()
+    found = _joined(graph.plain() | graph.embeddings() | graph.products() | graph.head())
     model = GuardModel(len(HEADS))
     state = {name: torch.from_numpy(np.array(value)) for name, value in found.items()}
     wanted = {name: value.shape for name, value in model.state_dict().items()}
     if {name: value.shape for name, value in state.items()} != wanted:
         raise ValueError(f"{directory / GRAPH} has other weights than `guard train` writes")
     return state
+
+
+def _joined(found: dict[str, Floats]) -> dict[str, Floats]:
+    """Return weights with the parts of each split neuron as one again: neighbours, all equal."""
+    joined = dict(found)
+    for name in [name for name in found if name.endswith(_NEURONS)]:
+        layer = name.removesuffix(_NEURONS)
+        bias, behind = f"{layer}intermediate.dense.bias", f"{layer}output.dense.weight"
+        given = np.column_stack([found[name], found[bias]])
+        first = np.flatnonzero([True, *(given[1:] != given[:-1]).any(axis=1)])
+        joined[name], joined[bias] = found[name][first], found[bias][first]
+        joined[behind] = np.add.reduceat(found[behind], first, axis=1)
+    return joined
 
 
 class _Graph:
@@ -82,7 +97,7 @@ class _Graph:
         for node in self._nodes:
             bias = self._bias(node.output[0]) if node.op_type == "MatMulInteger" else None
             if bias is not None and not bias.startswith(_HEAD):
-                given = node.input[0].removesuffix(_STEPS).removesuffix("_token_scaled")
+                given = node.input[0].removesuffix(_STEPS)
                 factors = self._stored.get(f"{given}_factors", np.float32(1))
                 weights = self._exact(node.input[1].removesuffix(_STEPS))
                 scaled = weights * np.reshape(factors, (-1, 1))

@@ -46,6 +46,8 @@ class Source(BaseModel):
         split: whether validation is cut from its `train` rows by question, or no row of it
             may be trained on.
         validation: share of the questions that validate.
+        question: key of `meta` that tells which rows are of one question or conversation; empty
+            where the prompt's text does.
         cap: at most so many rows in training.
         weight: of a row in the loss, in (0, 1].
         repeats: how often each row is read in one pass.
@@ -61,6 +63,7 @@ class Source(BaseModel):
     mapping: Literal["given", "benign", "code", "own"]
     split: Literal["question", "held_out"]
     validation: Annotated[float, Field(ge=0, lt=1)]
+    question: str = ""
     cap: Annotated[int, Field(gt=0)]
     weight: Annotated[float, Field(gt=0, le=1)]
     repeats: Annotated[int, Field(gt=0)]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain
@@ -28,10 +27,12 @@ from tqdm import tqdm
 from guard.errors import did_you_mean
 from guard.training.balance import balanced
 from guard.training.data import HEADS
-from guard.training.examples import several_units
+from guard.training.examples import of_side
 from guard.training.model import GuardModel
 from guard.training.passes import encoded
 from guard.training.rehearse import rehearse
+from guard.training.subwords import Subwords
+from guard.training.teachers import Teachers, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from guard.encoding import Encoded, Encoder
+    from guard.encoding import Encoder
     from guard.training.data import Row, Split
-    from guard.training.examples import Example
     from guard.training.passes import Bags
 
 _BUCKET: Final = 50
@@ -49,9 +49,6 @@ _BUCKET: Final = 50
 
 CHECKPOINT: Final = "checkpoint.pt"
 _CHECKPOINT_SECONDS: Final = 300.0
-
-SHORT: Final = 4
-"""Of rows of one unit so many times fewer are read where whole answers are learnt."""
 
 _SHOWN: Final = 20
 """Steps between two looks at the loss."""
@@ -70,7 +67,8 @@ class Config:
         warmup: share of the schedule in which the rate rises.
         weight_decay: of AdamW.
         dropout: inside the encoder; a single pass does not overfit without.
-        seed: of sampling, shuffling and initial weights.
+        seed: of initial weights, of what is dropped and of the order.
+        data_seed: of what is sampled, drawn and augmented; as `seed` by default.
         threads: of torch.
         workers: processes that encode rows, beside this one; 0 to encode them here.
         rows: at most so many rows per pass, `None` for all.
@@ -80,9 +78,11 @@ class Config:
         rehearse: 1 to train as the quantised graph will compute.
         balance: 1 to weigh rows so that length alone tells no label (`guard.training.balance`).
         heads: categories to train alone, comma-separated; empty for all.
-        whole: above 0, answers of several units are read as a whole, as the closing read does, at
-            most so many of a file that is not the project's own, and of the other rows a quarter
-            as many.
+        closing: how many of the answers of several units are also read as a whole, as the closing
+            read does, from 0 to 1.
+        subwords: how many windows have words cut into other pieces, from 0 to 1.
+        teachers: `--work` folders of runs whose mean is learnt beside the labels, comma-separated.
+        taught: how much what they say weighs against the labels, from 0 to 1.
         device: `cpu`, `cuda`, or `auto` for the latter where there is one.
     """
 
@@ -95,6 +95,7 @@ class Config:
     weight_decay: float = 0.01
     dropout: float = 0.0
     seed: int = 7
+    data_seed: int | None = None
     threads: int = 2
     workers: int = 0
     rows: int | None = None
@@ -104,7 +105,10 @@ class Config:
     rehearse: int = 0
     balance: int = 0
     heads: str = ""
-    whole: int = 0
+    closing: float = 0.0
+    subwords: float = 0.0
+    teachers: str = ""
+    taught: float = 0.5
     device: str = "auto"
 
     @property
@@ -119,6 +123,11 @@ class Config:
             if name not in HEADS:
                 raise ValueError(f"`{name}` is no head{did_you_mean(name, HEADS)}")
         return named or HEADS
+
+    @property
+    def drawn_with(self) -> int:
+        """The seed of what is sampled, drawn and augmented."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def torch_device(self) -> torch.device:
@@ -140,6 +149,8 @@ def train(
     """
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
+    # What is not rounded to bfloat16 on purpose needs no more than a GPU's 19 bits either.
+    torch.set_float32_matmul_precision("high")
     passes = [_ordered(split, config, number) for number in range(config.epochs)]
     model = GuardModel(
         len(HEADS),
@@ -152,11 +163,15 @@ def train(
         model.load_state_dict(torch.load(start, weights_only=True))
     if config.rehearse:
         rehearse(model.encoder.encoder)
-    run = _Run(model.to(config.torch_device), config)
+    taught_by = paths(config.teachers)
+    teachers = Teachers(taught_by, config.torch_device) if taught_by else None
+    subwords = Subwords(encoder.vocabulary(), config.subwords) if config.subwords else None
+    run = _Run(model.to(config.torch_device), config, teachers, subwords)
     checkpoint = out.parent / CHECKPOINT
-    identity = {"config": asdict(config), "rows": _digest(passes, encoder, start)}
+    read = [*([] if start is None else [start]), *taught_by]
+    identity = {"config": asdict(config), "rows": _digest(passes, encoder, read)}
     run.resume(checkpoint, identity)
-    data = encoded(passes, encoder, config.seed, config.workers, whole=config.whole > 0)
+    data = encoded(passes, encoder, config.drawn_with, config.workers, closing=config.closing)
     history = run.fit(data, checkpoint, identity)
     weights = {name: value.cpu() for name, value in run.averaged.items()}
     torch.save(weights, out)
@@ -179,27 +194,15 @@ def _ordered(split: Split, config: Config, number: int) -> list[Row]:
     heads = set(config.trained)
     rows = [row for row in split.passes[number % len(split.passes)] if heads & row.labels.keys()]
     rows = balanced(rows) if config.balance else rows
-    random.Random(f"{config.seed}:{number}").shuffle(rows)
-    rows = _long(rows, config.whole) if config.whole else rows
+    random.Random(f"{config.drawn_with}:{number}").shuffle(rows)
     return rows[: config.rows]
 
 
-def _long(rows: list[Row], most: int) -> list[Row]:
-    """Return at most so many rows of a file that have several units, and fewer of the others."""
-    taken: Counter[tuple[str, bool]] = Counter()
-    found = []
-    for row in rows:
-        several = several_units(row.response)
-        taken[row.file, several] += 1
-        own = several and row.file.startswith("own_")
-        if own or taken[row.file, several] <= (most if several else most // SHORT):
-            found.append(row)
-    return found
-
-
-def _digest(passes: list[list[Row]], encoder: Encoder, start: Path | None) -> str:
-    """Return what a run is about: its rows in order, how they are encoded, where it began."""
-    digest = hashlib.sha256(b"" if start is None else start.read_bytes())
+def _digest(passes: list[list[Row]], encoder: Encoder, weights: list[Path]) -> str:
+    """Return what a run is about: its rows in order, how they are encoded, others' weights."""
+    digest = hashlib.sha256()
+    for path in weights:
+        digest.update(path.read_bytes())
     digest.update(repr(encoder.recipe()).encode())
     for row in chain.from_iterable(passes):
         said = (row.prompt, row.response, row.weight, *row.labels.items(), *row.emphasis.items())
@@ -220,8 +223,15 @@ def head_weights(masks: NDArray[np.float32]) -> NDArray[np.float32]:
 class _Run:
     """One run: model, optimiser, averaged weights and how far it is."""
 
-    def __init__(self, model: GuardModel, config: Config) -> None:
+    def __init__(
+        self,
+        model: GuardModel,
+        config: Config,
+        teachers: Teachers | None,
+        subwords: Subwords | None,
+    ) -> None:
         self.model = model
+        self._teachers, self._subwords = teachers, subwords
         self._config = config
         trained = [p for p in model.encoder.parameters() if p.requires_grad]
         groups = [
@@ -281,7 +291,7 @@ class _Run:
             self._done |= {"pass": number + 1, "step": 0}
         return self._history()
 
-    def _steps(self, data: Bags, number: int) -> Iterator[tuple[int, list[Example], float]]:
+    def _steps(self, data: Bags, number: int) -> Iterator[tuple[int, Bags, float]]:
         """Yield the steps that are left of a pass: number, batch and share of the schedule."""
         config = self._config
         batches = _batches(data, config.batch, random.Random(f"{config.seed}:{number}:batches"))
@@ -295,15 +305,15 @@ class _Run:
         with bar:
             for step in range(self._done["step"], len(batches)):
                 share = (number + step / len(batches)) / config.epochs
-                yield step, [data.example(i) for i in batches[step]], share
+                yield step, data.taken(batches[step]), share
                 if step % _SHOWN == 0:
                     bar.set_postfix(loss=f"{float(self._loss):.4f}", refresh=False)
                 bar.update()
 
-    def _step(self, batch: list[Example], rate: float) -> None:
+    def _step(self, batch: Bags, rate: float) -> None:
         for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
             group["lr"] = peak * rate
-        loss = batch_loss(self.model, batch, self._weights)
+        loss = batch_loss(self.model, self._shown(batch), self._weights, self._taught(batch))
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -317,6 +327,22 @@ class _Run:
             # One kernel for all: on a GPU a hundred would take as long as the encoder.
             torch._foreach_lerp_([self.averaged[n] for n in kept], [*kept.values()], 1 - decay)
         self._done |= {"steps": steps + 1, "examples": self._done["examples"] + len(batch)}
+
+    def _shown(self, batch: Bags) -> Bags:
+        """Return a batch as the model reads it."""
+        if self._subwords is None:
+            return batch
+        steps = self._done["steps"]
+        return self._subwords.cut(batch, np.random.default_rng((self._config.seed, steps)))
+
+    def _taught(self, batch: Bags) -> Taught | None:
+        """Return what the teachers say of a batch; they read it as it stands."""
+        if self._teachers is None:
+            return None
+        place = self._config.torch_device
+        with _rounded(place.type):
+            said = self._teachers(*(part.to(place, non_blocking=True) for part in padded(batch)))
+        return Taught(said, self._config.taught)
 
     def _history(self) -> dict[str, Any]:
         return {
@@ -363,25 +389,57 @@ def _batches(data: Bags, size: int, rng: random.Random) -> list[list[int]]:
     return batches
 
 
-def batch_loss(model: GuardModel, batch: list[Example], weights: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What teachers say of a batch's windows.
+
+    Attributes:
+        said: probability per window and head, shape (windows, heads).
+        share: of it in the loss, in [0, 1]; the rest is the labels'.
+    """
+
+    said: torch.Tensor
+    share: float
+
+
+def batch_loss(
+    model: GuardModel, batch: Bags, weights: torch.Tensor, taught: Taught | None = None
+) -> torch.Tensor:
     """Return the mean weighted loss of a batch, a scalar.
 
     Args:
         model: in training mode.
         batch: examples with one window or more each.
         weights: of the heads, shape (heads,), where the model is.
+        taught: what is learnt beside the labels: of every window, and of every head that is about
+            its side of the exchange.
     """
     place = weights.device
-    windows = padded([window for example in batch for window in example.windows])
-    ids, types, mask = (part.to(place, non_blocking=True) for part in windows)
-    targets = torch.from_numpy(np.stack([example.targets for example in batch])).to(place)
-    known = torch.from_numpy(np.stack([example.mask for example in batch])).to(place) * weights
-    with torch.autocast(place.type, torch.bfloat16, enabled=_has_bfloat16(place.type)):
-        logits, _ = model(ids, types, mask)
-    sizes = [len(example.windows) for example in batch]
-    high, low = _pooled(logits.float(), sizes)
+    ids, types, mask = (part.to(place, non_blocking=True) for part in padded(batch))
+    with _rounded(place.type):
+        logits: torch.Tensor = model(ids, types, mask)[0].float()
+    labelled = _labelled(logits, batch, weights)
+    if taught is None:
+        return labelled
+    heads = torch.from_numpy(np.repeat(of_side(batch.mask), batch.sizes, axis=0)).to(place)
+    known = heads * weights
+    apart = softplus(logits) - taught.said * logits
+    copied = (apart * known).sum() / known.sum().clamp(min=1.0)
+    return taught.share * copied + (1 - taught.share) * labelled
+
+
+def _labelled(logits: torch.Tensor, batch: Bags, weights: torch.Tensor) -> torch.Tensor:
+    """Return how far the windows' logits, shape (windows, heads), are from the labels."""
+    targets = torch.from_numpy(batch.targets).to(weights.device)
+    known = torch.from_numpy(batch.mask).to(weights.device) * weights
+    high, low = _pooled(logits, batch.sizes.tolist())
     losses = targets * softplus(-high) + (1 - targets) * low
     return (losses * known).sum() / known.sum().clamp(min=1.0)
+
+
+def _rounded(device: str) -> torch.autocast:
+    """Return a context that computes in bfloat16 where the processor does."""
+    return torch.autocast(device, torch.bfloat16, enabled=_has_bfloat16(device))
 
 
 def _pooled(logits: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -410,11 +468,10 @@ def _has_bfloat16(device: str) -> bool:
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())  # noqa: SLF001
 
 
-def padded(windows: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return ids, types and mask of windows, each of shape (windows, longest)."""
-    lengths = np.array([len(window.ids) for window in windows])
+def padded(batch: Bags) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return ids, types and mask of a batch's windows, each of shape (windows, longest)."""
+    lengths = np.diff(batch.windows)
     there = np.arange(lengths.max())[None] < lengths[:, None]
     ids, types = (np.zeros(there.shape, np.int64) for _ in range(2))
-    ids[there] = np.concatenate([window.ids for window in windows])
-    types[there] = np.concatenate([window.types for window in windows])
+    ids[there], types[there] = batch.ids, batch.types
     return torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(there.astype(np.int64))

@@ -72,14 +72,14 @@ def test_parts_add_up_to_the_share() -> None:
 
 
 def test_ordinary_rows_are_judged_with_and_without_a_prompt() -> None:
-    """Each once more without; others, and those whose questions the model knows, as they are."""
+    """Each once more without; others as they are."""
 
     def row(file: str, prompt: str, response: str = "Take the second road.") -> Row:
         return Row(prompt, response, {"unsafe": 0.0}, file, "CC0-1.0", 1.0)
 
     asked, unasked = row("benign_dolly", "Which way?"), row("own_hard_benign", "")
-    known, mixed = row(limits.KNOWN, ""), row("gptfuzz_responses", "Which way?")
+    mixed = row("gptfuzz_responses", "Which way?")
     empty = row("benign_dolly", "Which way?", " ")
-    rows = [asked, unasked, known, mixed, empty]
+    rows = [asked, unasked, mixed, empty]
     assert limits.judged(rows) == [*rows, row("benign_dolly", "")]
-    assert [limits.ordinary(each) for each in rows] == [True, True, False, False, True]
+    assert [limits.ordinary(each) for each in rows] == [True, True, False, True]

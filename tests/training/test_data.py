@@ -10,7 +10,7 @@ import pytest
 
 from guard.categories import CATEGORIES
 from guard.training import data
-from guard.training.data import HEADS, OWN, data_files, is_validation, load, main
+from guard.training.data import HEADS, OWN, Row, data_files, is_validation, load, main
 from guard.training.sources import DataError, entries, read, source
 
 if TYPE_CHECKING:
@@ -56,6 +56,20 @@ class TestSplit:
         )
         assert shouted.question == row.question
         assert is_validation(shouted) == is_validation(row)
+
+    def test_answers_to_one_question_may_be_told_by_what_the_file_says(self) -> None:
+        """Where a file keeps no prompt, or a conversation has many, `meta` names the question."""
+
+        def row(file: str, prompt: str, answer: str, qid: str) -> Row:
+            return Row(prompt, answer, {"unsafe": 0.0}, file, "MIT", 1.0, {"qid": qid})
+
+        named, plain = "benign_wildbench_responses", "gptfuzz_responses"
+        one, other = (row(named, "", answer, "A 1") for answer in ("Yes.", "No."))
+        assert one.question == other.question != row(named, "", "Yes.", "a 2").question
+        one, other = (row("spiral_bench_turns", prompt, "Yes.", "7") for prompt in ("A?", "B?"))
+        assert one.question == other.question
+        one, other = (row(plain, prompt, "Yes.", "7") for prompt in ("A?", "B?"))
+        assert one.question != other.question
 
     def test_an_empty_folder_is_an_error(self, tmp_path: Path) -> None:
         """A folder without data says what is expected."""

@@ -176,9 +176,9 @@ class TestCleaning:
         made: list[int] = []
         original = leaks._prints
 
-        def watched(given: Any) -> leaks.Prints:
+        def watched(*given: Any) -> leaks.Prints:
             made.append(1)
-            return original(given)
+            return original(*given)
 
         monkeypatch.setattr(leaks, "_prints", watched)
         assert find(place, place / "cache") == first
@@ -224,7 +224,7 @@ def trained(make_row: MakeRow, count: int) -> list[int]:
     """Return numbers of rows whose question does not validate."""
     found = []
     for number in range(1000):
-        question = data.question_of(make_row(number, bad=True)["prompt"], "")
+        question = data.question_of("mine", make_row(number, bad=True)["prompt"], "", {})
         if not data.validates("mine", question):
             found.append(number)
     return found[:count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from guard.encoding import Encoded, Encoder
 from guard.loading import BUNDLED_MODEL
 from guard.training.data import HEADS, Row
 from guard.training.examples import Example
-from guard.training.passes import CHUNK, encoded, joined, pack
+from guard.training.passes import CHUNK, Bags, encoded, joined, pack
 
 TEXT = "The ferry leaves at nine. It takes an hour, and the bar on board sells tea and toast. " * 4
 
@@ -27,6 +28,12 @@ def example(lengths: list[int], number: int) -> Example:
     )
     label = np.full(len(HEADS), number / 10, np.float32)
     return Example(windows, label, label * 2)
+
+
+def spans(bags: Bags) -> list[tuple[list[int], list[int]]]:
+    """Return ids and types of each window."""
+    cuts = [slice(a, b) for a, b in pairwise(bags.windows.tolist())]
+    return [(bags.ids[cut].tolist(), bags.types[cut].tolist()) for cut in cuts]
 
 
 def rows(count: int) -> list[Row]:
@@ -44,7 +51,7 @@ def encoder() -> Encoder:
 
 
 class TestPacking:
-    """`pack`, `joined` and `Bags.example`."""
+    """`pack`, `joined` and `Bags.taken`."""
 
     @given(
         st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=8),
@@ -59,13 +66,26 @@ class TestPacking:
         assert len(bags) == len(given)
         assert bags.longest.tolist() == [max(lengths) for lengths in shapes]
         for number, one in enumerate(given):
-            other = bags.example(number)
-            assert np.array_equal(one.targets, other.targets)
-            assert np.array_equal(one.mask, other.mask)
-            assert [w.ids.tolist() for w in one.windows] == [w.ids.tolist() for w in other.windows]
-            assert [w.types.tolist() for w in one.windows] == [
-                w.types.tolist() for w in other.windows
+            other = bags.taken([number])
+            assert np.array_equal(other.targets, [one.targets])
+            assert np.array_equal(other.mask, [one.mask])
+            assert spans(other) == [
+                (window.ids.tolist(), window.types.tolist()) for window in one.windows
             ]
+
+    @given(st.data())
+    @settings(deadline=None)
+    def test_what_is_taken_is_what_was_packed_so(self, data: st.DataObject) -> None:
+        """Some of the examples, in any order and twice as well, are those packed alone."""
+        shapes = data.draw(
+            st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=8)
+        )
+        chosen = data.draw(st.lists(st.integers(0, len(shapes) - 1), min_size=1, max_size=9))
+        given = [example(lengths, number) for number, lengths in enumerate(shapes)]
+        one, other = pack(given).taken(chosen), pack([given[at] for at in chosen])
+        assert all(
+            np.array_equal(getattr(one, name), getattr(other, name)) for name in Bags.__slots__
+        )
 
     def test_ids_that_do_not_fit_are_refused(self) -> None:
         """A vocabulary beyond 16 bits is an error and not another token."""

@@ -14,8 +14,10 @@ from guard import Guard
 from guard.detectors.base import Passage
 from guard.detectors.classifier import Classifier
 from guard.sealing import SIZE_LIMIT
+from guard.training.card import _stage
 from guard.training.data import HEADS
-from guard.training.pipeline import main
+from guard.training.pipeline import HISTORY, main
+from guard.training.teachers import WEIGHTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,3 +53,17 @@ def test_rows_become_a_model_that_judges(folder: Path, tmp_path: Path) -> None:
 
     verdict = Guard.load("research", model=out, journal=None).check("Take the train at nine.")
     assert verdict.coverage.complete
+
+
+def test_weights_alone_and_a_pupil_of_them(folder: Path, tmp_path: Path) -> None:
+    """A run can leave the rest to later; one that learns from it says what it was taught by."""
+    out, first, second = tmp_path / "model", tmp_path / "first", tmp_path / "second"
+    options = ["--data", str(folder), "--out", str(out), "--weights-only", "--rows", "16"]
+    options += ["--batch", "8", "--no-leak-check"]
+    main([*options, "--work", str(first)])
+    assert (first / WEIGHTS).is_file()
+    main([*options, "--work", str(second), "--teachers", str(first), "--subwords", "0.5"])
+    assert not out.exists()
+    (taught,) = json.loads((second / HISTORY).read_text("utf-8"))
+    assert taught["teachers"] == [json.loads((first / HISTORY).read_text("utf-8"))]
+    assert _stage(taught).endswith(", taught by 1 model.")

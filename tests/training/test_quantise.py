@@ -23,6 +23,7 @@ from guard.training.model import GuardModel
 from guard.training.pipeline import encoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from guard.training.parity import Window
@@ -57,6 +58,22 @@ class TestRewriting:
         onnx.save(quantise.rewritten(plain, windows), other)
         exact = parity.scores(plain, windows)
         assert parity.errors(exact, parity.scores(other, windows))["largest"] < 1e-3
+
+    def test_the_neurons_that_stand_out_are_split(
+        self, plain: Path, windows: tuple[Window, ...]
+    ) -> None:
+        """Each layer gets as many more, and no part of one is larger than another whole one."""
+        peaks = quantise._peaks(plain, windows)
+        graph = quantise.neurons_split(onnx.load(plain), peaks).graph
+        shapes = [weights.shape for _, weights in quantise._products(graph)]
+        wide = 1536 + quantise.SPLIT
+        assert shapes.count((384, wide)) == shapes.count((wide, 384)) == 6
+        sizes = np.array([9.0, 1.0, 4.0, 0.5], np.float32)
+        copies = quantise._copies(sizes)
+        assert copies.sum() == 4 + quantise.SPLIT
+        parts = sizes / copies
+        assert parts.max() <= 1.1 * sizes.sum() / copies.sum()
+        assert copies[0] > copies[2] > copies[1] > copies[3]
 
     def test_attention_is_one_operator(self, plain: Path) -> None:
         """Each layer has one, with the encoder's heads, and no mask is left."""
@@ -95,25 +112,50 @@ def test_heads_and_scales_stay_in_floats(
     }
 
 
-@pytest.mark.parametrize("step", ["smoothed", "tokens_scaled", "embeddings_scaled"])
+def _as_it_is(_: GuardModel) -> None:
+    """Change nothing."""
+
+
+def _one_word_is_large(model: GuardModel) -> None:
+    model.encoder.embeddings.word_embeddings.weight[2] *= 40
+
+
+def _one_neuron_is_large(model: GuardModel) -> None:
+    for layer in model.encoder.encoder.layer:
+        layer.intermediate.dense.bias[7] = 60
+
+
+@pytest.mark.parametrize(
+    ("step", "change"),
+    [
+        ("smoothed", _as_it_is),
+        ("embeddings_scaled", _one_word_is_large),
+        ("neurons_split", _one_neuron_is_large),
+    ],
+)
 def test_each_step_brings_the_rounded_graph_nearer(
-    plain: Path,
     windows: tuple[Window, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
+    change: Callable[[GuardModel], None],
 ) -> None:
-    """Without any one of the steps before rounding, logits are further from the float graph's."""
+    """Without the step that what stands out needs, logits are further from the float graph's."""
+    torch.manual_seed(1)
+    model = GuardModel(len(HEADS))
+    with torch.no_grad():
+        change(model)
+    plain, path = tmp_path / "plain.onnx", tmp_path / "even.onnx"
+    _to_onnx(model, plain)
     exact = parity.scores(plain, windows)
 
-    def mean(name: str) -> float:
-        path = tmp_path / f"{name}.onnx"
+    def mean() -> float:
         quantise.WAYS["int8-even"](plain, path, windows)
         return parity.errors(exact, parity.scores(path, windows))["mean"]
 
-    every = mean("every")
+    every = mean()
     monkeypatch.setattr(quantise, step, lambda model, *_: model)
-    assert every < mean("without")
+    assert every < 0.8 * mean()
 
 
 def test_compensated_weights_are_nearer(

@@ -22,6 +22,7 @@ from guard.training.data import HEADS, load
 from guard.training.export import GRAPH, _to_onnx
 from guard.training.model import GuardModel
 from guard.training.recover import recovered
+from guard.training.teachers import WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,10 +112,10 @@ class TestStart:
         """Its weights are taken as they are."""
         run = tmp_path / "run"
         run.mkdir()
-        torch.save({"a": torch.ones(2)}, run / pipeline.WEIGHTS)
+        torch.save({"a": torch.ones(2)}, run / WEIGHTS)
         (run / pipeline.HISTORY).write_text('[{"steps": 3}]', "utf-8")
         found = pipeline._start(self.places(tmp_path, run))
-        assert found == (run / pipeline.WEIGHTS, [{"steps": 3}])
+        assert found == (run / WEIGHTS, [{"steps": 3}])
 
     def test_nothing(self, tmp_path: Path) -> None:
         """A folder with neither is named, and no start is a fresh one."""

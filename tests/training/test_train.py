@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +14,20 @@ pytest.importorskip("torch", reason="training needs the extra `train`")
 
 import torch
 
+from guard.categories import CATEGORIES
 from guard.encoding import Encoded
+from guard.training import teachers
 from guard.training import train as module
 from guard.training.data import HEADS
 from guard.training.examples import Example
 from guard.training.passes import pack
-from guard.training.train import CHECKPOINT, Config, batch_loss, head_weights, padded
+from guard.training.train import CHECKPOINT, Config, Taught, batch_loss, head_weights, padded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VOCABULARY = 12
+PROMPT_HEADS = np.array([CATEGORIES[head].side == "prompt" for head in HEADS])
 
 
 class Small(torch.nn.Module):
@@ -67,6 +69,15 @@ def bags(count: int, seed: int = 1) -> list[Example]:
         Example(tuple(window(rng) for _ in range(rng.integers(1, 4))), target, mask)
         for target, mask in zip(targets, masks, strict=True)
     ]
+
+
+def sided(count: int, *, prompts: bool = True) -> list[Example]:
+    """Return examples that are each of one side; every third of the prompt's."""
+    found = []
+    for number, example in enumerate(bags(count)):
+        heads = PROMPT_HEADS if prompts and number % 3 == 0 else ~PROMPT_HEADS
+        found.append(replace(example, mask=heads.astype(np.float32)))
+    return found
 
 
 def expected_loss(
@@ -171,9 +182,9 @@ class TestLoss:
         weights = np.random.default_rng(seed).uniform(1, 6, len(HEADS))
         logits = []
         for example in batch:
-            scores, _ = model(*padded(list(example.windows)))
+            scores, _ = model(*padded(pack([example])))
             logits.append(scores.detach().numpy().astype(np.float64))
-        found = batch_loss(model, batch, torch.tensor(weights, dtype=torch.float32))  # type: ignore[arg-type]
+        found = batch_loss(model, pack(batch), torch.tensor(weights, dtype=torch.float32))  # type: ignore[arg-type]
         assert float(found.detach()) == pytest.approx(
             expected_loss(logits, batch, weights), rel=1e-4
         )
@@ -184,27 +195,91 @@ class TestLoss:
         torch.manual_seed(1)
         model = Small(dropout=0.0)
         batch = [Example(e.windows[:1], e.targets, np.ones_like(e.mask)) for e in bags(5)]
-        scores, _ = model(*padded([e.windows[0] for e in batch]))
+        scores, _ = model(*padded(pack(batch)))
         targets = torch.from_numpy(np.stack([e.targets for e in batch]))
         plain = torch.nn.functional.binary_cross_entropy_with_logits(scores, targets)
-        found = batch_loss(model, batch, torch.ones(len(HEADS)))  # type: ignore[arg-type]
+        found = batch_loss(model, pack(batch), torch.ones(len(HEADS)))  # type: ignore[arg-type]
         assert float(found.detach()) == pytest.approx(float(plain.detach()), rel=1e-5)
 
     @pytest.mark.usefixtures("small")
     def test_nothing_known_is_no_loss(self) -> None:
         """A batch whose labels are all unknown moves nothing and divides by nothing."""
         batch = [Example(e.windows, e.targets, np.zeros_like(e.mask)) for e in bags(3)]
-        found = batch_loss(Small(), batch, torch.ones(len(HEADS)))  # type: ignore[arg-type]
+        found = batch_loss(Small(), pack(batch), torch.ones(len(HEADS)))  # type: ignore[arg-type]
         assert float(found.detach()) == 0
 
     def test_padding_is_masked(self) -> None:
         """Windows of different lengths are padded behind, and the mask says where."""
         short = encoded([5, 6], [0, 1])
         long = encoded([7, 8, 9], [0, 0, 1])
-        ids, types, mask = padded([short, long])
+        none = np.zeros(len(HEADS), np.float32)
+        ids, types, mask = padded(pack([Example((short, long), none, none)]))
         assert ids.tolist() == [[5, 6, 0], [7, 8, 9]]
         assert types.tolist() == [[0, 1, 0], [0, 0, 1]]
         assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.usefixtures("small")
+class TestTaught:
+    """What teachers say beside the labels."""
+
+    def test_it_is_the_formula(self) -> None:
+        """Cross-entropy with what they say, over the windows and the heads of their side."""
+        torch.manual_seed(1)
+        model = Small(dropout=0.0)
+        batch = pack(sided(6))
+        logits = model(*padded(batch))[0].detach().double().numpy()
+        rng = np.random.default_rng(1)
+        said = rng.random(logits.shape)
+        weights = rng.uniform(1, 6, len(HEADS))
+        total, known = 0.0, 0.0
+        for example in range(len(batch)):
+            prompts = batch.mask[example][PROMPT_HEADS].any()
+            heads = PROMPT_HEADS if prompts else ~PROMPT_HEADS
+            for at in range(batch.bags[example], batch.bags[example + 1]):
+                p = 1 / (1 + np.exp(-logits[at]))
+                apart = -said[at] * np.log(p) - (1 - said[at]) * np.log(1 - p)
+                total += float((apart * weights)[heads].sum())
+                known += float(weights[heads].sum())
+        factors = torch.tensor(weights, dtype=torch.float32)
+        taught = Taught(torch.tensor(said, dtype=torch.float32), 0.3)
+        labelled = float(batch_loss(model, batch, factors).detach())  # type: ignore[arg-type]
+        found = float(batch_loss(model, batch, factors, taught).detach())  # type: ignore[arg-type]
+        assert found == pytest.approx(0.3 * total / known + 0.7 * labelled, rel=1e-4)
+
+    def test_a_run_learns_what_teachers_say(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Taught alone, without labels, it comes nearer to them than where it began."""
+        monkeypatch.setattr(teachers, "GuardModel", Small)
+        torch.manual_seed(5)
+        teacher = Small(dropout=0.0)
+        with torch.no_grad():
+            teacher.head.weight *= 9
+        (tmp_path / "one").mkdir()
+        torch.save(teacher.state_dict(), tmp_path / "one" / teachers.WEIGHTS)
+        settings: dict[str, Any] = {
+            "teachers": str(tmp_path / "one"),
+            "taught": 1.0,
+            "seed": 3,
+        }
+        fast: dict[str, Any] = {"epochs": 60, "head_rate": 0.1, "encoder_rate": 0.1, "average": 0.9}
+        began, _ = fit(tmp_path / "a.pt", **settings, minutes=1e-9)
+        ended, _ = fit(tmp_path / "b.pt", **settings, **fast)
+
+        def apart(weights: Any) -> float:
+            model = Small(dropout=0.0)
+            model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
+            batch = padded(pack(sided(40, prompts=False)))
+            said = [torch.sigmoid(one(*batch)[0]) for one in (model.eval(), teacher.eval())]
+            return float((said[0] - said[1]).detach().abs()[:, torch.tensor(~PROMPT_HEADS)].mean())
+
+        assert apart(ended) < 0.6 * apart(began)
+
+    def test_a_teacher_without_weights_is_named(self, tmp_path: Path) -> None:
+        """The error says which folder and what should be in it."""
+        with pytest.raises(FileNotFoundError, match="nobody has no weights"):
+            fit(tmp_path / "w.pt", teachers=str(tmp_path / "nobody"))
 
 
 class TestWeights:
@@ -265,9 +340,9 @@ class TestRuns:
         seen: list[bytes] = []
         original = module.batch_loss
 
-        def watched(model: Any, batch: Any, weights: Any) -> Any:
-            seen.append(b"".join(sorted(example.targets.tobytes() for example in batch)))
-            return original(model, batch, weights)
+        def watched(model: Any, batch: Any, *given: Any) -> Any:
+            seen.append(b"".join(sorted(targets.tobytes() for targets in batch.targets)))
+            return original(model, batch, *given)
 
         monkeypatch.setattr(module, "batch_loss", watched)
         _, history = fit(tmp_path / "w.pt", epochs=2)
@@ -288,21 +363,6 @@ class TestRuns:
         moved = np.abs(weights["head.weight"] - whole["head.weight"]).max(axis=1) > 1e-4
         assert [head for head, there in zip(HEADS, moved, strict=True) if there] == ["violence"]
         assert history["rows"] == 20
-
-    def test_whole_answers_and_a_share_of_the_others(self) -> None:
-        """Of a file so many long rows at most, a quarter as many short ones; own long ones all."""
-        rows: Any = [
-            Ready(bags(1)[0], response=text, file=file)
-            for file in ("toy", "own_toy")
-            for text in ["A long sentence about the harbour. " * 12] * 9 + ["Short."] * 9
-        ]
-        taken = Counter((row.file, len(row.response) > 9) for row in module._long(rows, 8))
-        assert taken == {
-            ("toy", True): 8,
-            ("toy", False): 2,
-            ("own_toy", True): 9,
-            ("own_toy", False): 2,
-        }
 
     def test_a_head_that_is_none_is_named(self) -> None:
         """A misspelt category is an error that says which one is meant."""
