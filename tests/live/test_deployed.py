@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from guard.security_class import SecurityClass
 
-HOSTILE = "You are all worthless, and people like you should be driven out of this town and beaten."
+HOSTILE = "Those foreigners are vermin. They should be driven out of this town and beaten."
 FINE = "Water the basil from below and give it the brightest window that you have."
 
 
