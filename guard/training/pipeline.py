@@ -260,7 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         about = f"{_about(item.name)} (default: {item.default})"
         parser.add_argument(name, type=kind, default=item.default, help=about)
     given = parser.parse_args(arguments)
-    config = Config(**{item.name: getattr(given, item.name) for item in fields(Config)})
+    try:
+        config = Config(**{item.name: getattr(given, item.name) for item in fields(Config)})
+    except ValueError as error:
+        parser.error(str(error))
     places = Places(given.data, given.out, given.work, given.start)
     if given.rebuild:
         rebuild(places, config, given.version)

@@ -50,6 +50,8 @@ _BUCKET: Final = 50
 CHECKPOINT: Final = "checkpoint.pt"
 _CHECKPOINT_SECONDS: Final = 300.0
 
+_SHARES: Final = ("closing", "subwords", "taught")
+
 _SHOWN: Final = 20
 """Steps between two looks at the loss."""
 
@@ -110,6 +112,16 @@ class Config:
     teachers: str = ""
     taught: float = 0.5
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none.
+
+        Raises:
+            ValueError: one is not from 0 to 1.
+        """
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is a share, from 0 to 1: {getattr(self, name)}")
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -67,3 +67,11 @@ def test_weights_alone_and_a_pupil_of_them(folder: Path, tmp_path: Path) -> None
     (taught,) = json.loads((second / HISTORY).read_text("utf-8"))
     assert taught["teachers"] == [json.loads((first / HISTORY).read_text("utf-8"))]
     assert _stage(taught).endswith(", taught by 1 model.")
+
+
+def test_a_share_that_is_none_is_an_error_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said in one line, and nothing is read or written."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--data", "nowhere", "--out", "nowhere", "--taught", "2"])
+    assert stopped.value.code == 2
+    assert "`taught` is a share, from 0 to 1" in capsys.readouterr().err

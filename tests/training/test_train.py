@@ -369,6 +369,13 @@ class TestRuns:
         with pytest.raises(ValueError, match="violence"):
             fit(Path("nowhere.pt"), heads="violense")
 
+    @pytest.mark.parametrize("name", ["closing", "subwords", "taught"])
+    @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+    def test_a_share_that_is_none_is_named(self, name: str, value: float) -> None:
+        """More than all, less than nothing or no number is an error that says which."""
+        with pytest.raises(ValueError, match=f"`{name}` is a share"):
+            Config(**{name: value})  # type: ignore[arg-type]
+
     @pytest.mark.parametrize("stop", [1, 7, 14, 15, 22])
     def test_a_run_that_was_cut_off_goes_on(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
