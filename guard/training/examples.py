@@ -59,11 +59,13 @@ class Example:
         windows: a window of each unit that was drawn, or the closing read's one, at least one.
         targets: label per head in [0, 1], shape (heads,); anything where masked.
         mask: weight of each head in the loss, 0 where the label is unknown, shape (heads,).
+        question: what rows of one question share, below 2 ** 32.
     """
 
     windows: tuple[Encoded, ...]
     targets: NDArray[np.float32]
     mask: NDArray[np.float32]
+    question: int = 0
 
 
 def response_units(response: str, limit: int | None = None) -> list[Passage]:
@@ -122,7 +124,7 @@ def examples(
                 yield from _closing_examples(row, encoder, rng)
         if row.prompt.strip() and any(head in row.labels for head in _PROMPT_SIDE):
             window = rng.choice(encoder.encode("", _augmented(row.prompt, rng), "prompt"))
-            yield Example((window,), *_targets(row, "prompt"))
+            yield Example((window,), *_targets(row, "prompt"), row.question_number)
 
 
 def _response_examples(
@@ -138,14 +140,14 @@ def _response_examples(
         _window(prompt, _swapped(found[i], calm, rng), encoder, rng)
         for i in _drawn(len(found), count, rng)
     )
-    yield Example(windows, *_targets(row, "response"))
+    yield Example(windows, *_targets(row, "response"), row.question_number)
 
 
 def _closing_examples(row: Row, encoder: Encoder, rng: random.Random) -> Iterator[Example]:
     text = _augmented(_response(row, rng), rng)[-CLOSING:]
     window = encoder.encode_closing(_prompt(row, rng), text)
     if window is not None and _about_responses(row):
-        yield Example((window,), *_targets(row, "response"))
+        yield Example((window,), *_targets(row, "response"), row.question_number)
 
 
 def _about_responses(row: Row) -> bool:

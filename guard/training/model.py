@@ -61,6 +61,8 @@ class GuardModel(nn.Module):
         ]
         for part in lowest:
             part.requires_grad_(requires_grad=False)
+        self.plain = True
+        """Whether its layers compute as they were made (`rehearse` changes that)."""
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * self.encoder.config.hidden_size, heads)
 

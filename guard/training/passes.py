@@ -54,6 +54,7 @@ class Bags:
         bags: where each example begins in `windows`, and the end, shape (examples + 1,).
         targets: see `Example`, shape (examples, heads).
         mask: see `Example`, shape (examples, heads).
+        questions: see `Example`, shape (examples,).
     """
 
     ids: NDArray[np.uint16]
@@ -62,6 +63,7 @@ class Bags:
     bags: NDArray[np.int64]
     targets: NDArray[np.float32]
     mask: NDArray[np.float32]
+    questions: NDArray[np.uint32]
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -77,10 +79,14 @@ class Bags:
         """Windows of each example, shape (examples,)."""
         return np.diff(self.bags)
 
+    def windows_of(self, indices: Sequence[int]) -> NDArray[np.int64]:
+        """Return which windows are those of some of the examples, in order, shape (windows,)."""
+        return _within(self.bags, np.asarray(indices, np.int64))
+
     def taken(self, indices: Sequence[int]) -> Bags:
         """Return some of the examples, at least one, in the order in which they are named."""
         chosen = np.asarray(indices, np.int64)
-        windows = _within(self.bags, chosen)
+        windows = self.windows_of(indices)
         tokens = _within(self.windows, windows)
         return Bags(
             self.ids[tokens],
@@ -89,6 +95,7 @@ class Bags:
             starts(self.sizes[chosen]),
             self.targets[chosen],
             self.mask[chosen],
+            self.questions[chosen],
         )
 
 
@@ -109,6 +116,7 @@ def pack(given: Sequence[Example]) -> Bags:
         starts([len(example.windows) for example in given]),
         np.stack([example.targets for example in given]),
         np.stack([example.mask for example in given]),
+        np.array([example.question for example in given], np.uint32),
     )
 
 
@@ -121,6 +129,7 @@ def joined(parts: Sequence[Bags]) -> Bags:
         starts(np.concatenate([np.diff(part.bags) for part in parts])),
         np.concatenate([part.targets for part in parts]),
         np.concatenate([part.mask for part in parts]),
+        np.concatenate([part.questions for part in parts]),
     )
 
 

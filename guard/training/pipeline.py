@@ -37,7 +37,7 @@ from guard.training.export import export
 from guard.training.leaks import clean
 from guard.training.model import SIZES, GuardModel, base_directory
 from guard.training.recover import recovered
-from guard.training.teachers import WEIGHTS, paths
+from guard.training.teachers import HISTORY, WEIGHTS, folders
 from guard.training.train import Config, train
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from guard.training.data import Row, Split
 
-HISTORY: Final = "history.json"
 FLOAT: Final = "model.onnx"
 
 _POOLED_ONLY: Final = ("em_judged_answers",)
@@ -104,14 +103,14 @@ def build(
             them, on another machine if need be.
     """
     split = load(
-        places.data, seed=config.drawn_with, share=config.share, passes=min(config.epochs, SAMPLES)
+        places.data, seed=config.drawn_with, share=config.share, passes=min(config.drawn, SAMPLES)
     )
     places.work.mkdir(parents=True, exist_ok=True)
     if leak_check:
         split = clean(split, places.data, places.work / "leaks")
     start, earlier = _start(places)
     model, history = train(split, encoder(), config, places.work / WEIGHTS, start)
-    taught_by = [_stages(path.parent) for path in paths(config.teachers)]
+    taught_by = [_stages(folder) for folder in folders(config.teachers)]
     stages = [*earlier, history | ({"teachers": taught_by} if taught_by else {})]
     (places.work / HISTORY).write_text(json.dumps(stages, indent=2), "utf-8")
     if not weights_only:

@@ -15,7 +15,6 @@ import hashlib
 import random
 import time
 from dataclasses import asdict, dataclass
-from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,9 +29,10 @@ from guard.training.data import HEADS
 from guard.training.examples import of_side
 from guard.training.model import GuardModel
 from guard.training.passes import encoded
+from guard.training.reading import placed, read
 from guard.training.rehearse import rehearse
 from guard.training.subwords import Subwords
-from guard.training.teachers import Teachers, paths
+from guard.training.teachers import WEIGHTS, Fold, Said, Teachers, folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +62,8 @@ class Config:
 
     Attributes:
         epochs: passes over the rows; each draws other windows, and augments them anew.
+        draws: how many passes are drawn; later ones read these again, in other batches, and what
+            teachers say of them is asked once. `None` to draw each.
         minutes: wall-clock budget; the schedule ends with it or with the last pass.
         batch: rows per step.
         encoder_rate: peak learning rate of the encoder.
@@ -73,6 +75,8 @@ class Config:
         data_seed: of what is sampled, drawn and augmented; as `seed` by default.
         threads: of torch.
         workers: processes that encode rows, beside this one; 0 to encode them here.
+        fold: part of the questions that is not read, `2/4` for the second quarter; as a teacher,
+            what it says of these counts before what others say who read them. Empty to read all.
         rows: at most so many rows per pass, `None` for all.
         frozen: how many of the encoder's lowest layers are not trained.
         share: share of each file's rows, for all but the project's own.
@@ -89,6 +93,7 @@ class Config:
     """
 
     epochs: int = 1
+    draws: int | None = None
     minutes: float = 40.0
     batch: int = 32
     encoder_rate: float = 6e-5
@@ -100,6 +105,7 @@ class Config:
     data_seed: int | None = None
     threads: int = 2
     workers: int = 0
+    fold: str = ""
     rows: int | None = None
     frozen: int = 2
     share: float = 1.0
@@ -114,14 +120,17 @@ class Config:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none.
+        """Refuse shares that are none, and passes that nothing is drawn for.
 
         Raises:
-            ValueError: one is not from 0 to 1.
+            ValueError: a share is not from 0 to 1, `fold` is none, or `draws` is less than one.
         """
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is a share, from 0 to 1: {getattr(self, name)}")
+        Fold.of(self.fold)
+        if self.draws is not None and self.draws < 1:
+            raise ValueError(f"`draws` is how many passes are drawn, at least one: {self.draws}")
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -135,6 +144,11 @@ class Config:
             if name not in HEADS:
                 raise ValueError(f"`{name}` is no head{did_you_mean(name, HEADS)}")
         return named or HEADS
+
+    @property
+    def drawn(self) -> int:
+        """How many passes are drawn."""
+        return self.epochs if self.draws is None else min(self.draws, self.epochs)
 
     @property
     def drawn_with(self) -> int:
@@ -163,7 +177,7 @@ def train(
     torch.set_num_threads(config.threads)
     # What is not rounded to bfloat16 on purpose needs no more than a GPU's 19 bits either.
     torch.set_float32_matmul_precision("high")
-    passes = [_ordered(split, config, number) for number in range(config.epochs)]
+    passes = [_ordered(split, config, number) for number in range(config.drawn)]
     model = GuardModel(
         len(HEADS),
         frozen=config.frozen,
@@ -175,12 +189,13 @@ def train(
         model.load_state_dict(torch.load(start, weights_only=True))
     if config.rehearse:
         rehearse(model.encoder.encoder)
-    taught_by = paths(config.teachers)
+        model.plain = False
+    taught_by = folders(config.teachers)
     teachers = Teachers(taught_by, config.torch_device) if taught_by else None
     subwords = Subwords(encoder.vocabulary(), config.subwords) if config.subwords else None
     run = _Run(model.to(config.torch_device), config, teachers, subwords)
     checkpoint = out.parent / CHECKPOINT
-    read = [*([] if start is None else [start]), *taught_by]
+    read = [*([] if start is None else [start]), *(folder / WEIGHTS for folder in taught_by)]
     identity = {"config": asdict(config), "rows": _digest(passes, encoder, read)}
     run.resume(checkpoint, identity)
     data = encoded(passes, encoder, config.drawn_with, config.workers, closing=config.closing)
@@ -203,8 +218,10 @@ def _machine(config: Config) -> str:
 
 def _ordered(split: Split, config: Config, number: int) -> list[Row]:
     """Return the rows of a pass in the order in which they are encoded."""
-    heads = set(config.trained)
+    heads, fold = set(config.trained), Fold.of(config.fold)
     rows = [row for row in split.passes[number % len(split.passes)] if heads & row.labels.keys()]
+    if fold is not None:
+        rows = [row for row in rows if not fold.holds(row.question_number)]
     rows = balanced(rows) if config.balance else rows
     random.Random(f"{config.drawn_with}:{number}").shuffle(rows)
     return rows[: config.rows]
@@ -257,6 +274,7 @@ class _Run:
         self._loss = torch.zeros((), device=config.torch_device)
         self._done: dict[str, Any] = {"pass": 0, "step": 0, "steps": 0, "examples": 0}
         self._minutes = 0.0
+        self._said: dict[int, Said] = {}
 
     def resume(self, path: Path, identity: dict[str, Any]) -> None:
         """Go on from a checkpoint of the same settings and rows, if there is one."""
@@ -281,7 +299,7 @@ class _Run:
         before, started = self._minutes, time.monotonic()
         saved = started
         self.model.train()
-        for number, data in enumerate(passes):
+        for number, data in enumerate(_again(passes, self._config)):
             if number == 0:
                 # Passes hardly differ in what they know of each head.
                 trained = np.isin(HEADS, self._config.trained)
@@ -289,13 +307,13 @@ class _Run:
                 self._weights = self._weights.to(self._config.torch_device)
             if number < self._done["pass"]:
                 continue
-            for step, batch, share in self._steps(data, number):
+            for step, taken, share in self._steps(data, number):
                 now = time.monotonic()
                 self._minutes = before + (now - started) / 60
                 progress = max(share, self._minutes / self._config.minutes)
                 if progress >= 1:
                     return self._history()
-                self._step(batch, _schedule(progress, self._config.warmup))
+                self._step(data, taken, number, _schedule(progress, self._config.warmup))
                 self._done |= {"pass": number, "step": step + 1}
                 if now - saved > _CHECKPOINT_SECONDS:
                     saved = now
@@ -303,8 +321,8 @@ class _Run:
             self._done |= {"pass": number + 1, "step": 0}
         return self._history()
 
-    def _steps(self, data: Bags, number: int) -> Iterator[tuple[int, Bags, float]]:
-        """Yield the steps that are left of a pass: number, batch and share of the schedule."""
+    def _steps(self, data: Bags, number: int) -> Iterator[tuple[int, list[int], float]]:
+        """Yield the steps that are left of a pass: number, examples and share of the schedule."""
         config = self._config
         batches = _batches(data, config.batch, random.Random(f"{config.seed}:{number}:batches"))
         bar = tqdm(
@@ -317,15 +335,16 @@ class _Run:
         with bar:
             for step in range(self._done["step"], len(batches)):
                 share = (number + step / len(batches)) / config.epochs
-                yield step, data.taken(batches[step]), share
+                yield step, batches[step], share
                 if step % _SHOWN == 0:
                     bar.set_postfix(loss=f"{float(self._loss):.4f}", refresh=False)
                 bar.update()
 
-    def _step(self, batch: Bags, rate: float) -> None:
+    def _step(self, data: Bags, taken: list[int], number: int, rate: float) -> None:
         for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
             group["lr"] = peak * rate
-        loss = batch_loss(self.model, self._shown(batch), self._weights, self._taught(batch))
+        batch, taught = self._shown(data.taken(taken)), self._taught(data, taken, number)
+        loss = batch_loss(self.model, batch, self._weights, taught)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -347,14 +366,16 @@ class _Run:
         steps = self._done["steps"]
         return self._subwords.cut(batch, np.random.default_rng((self._config.seed, steps)))
 
-    def _taught(self, batch: Bags) -> Taught | None:
-        """Return what the teachers say of a batch; they read it as it stands."""
+    def _taught(self, data: Bags, taken: list[int], number: int) -> Taught | None:
+        """Return what the teachers say of a pass's examples; they read them as they stand."""
         if self._teachers is None:
             return None
-        place = self._config.torch_device
-        with _rounded(place.type):
-            said = self._teachers(*(part.to(place, non_blocking=True) for part in padded(batch)))
-        return Taught(said, self._config.taught)
+        drawn = number % self._config.drawn
+        if drawn not in self._said:
+            # What is not read again is not kept either.
+            again = self._said if self._config.drawn < self._config.epochs else {}
+            self._said = {**again, drawn: Said(self._teachers, data)}
+        return Taught(self._said[drawn].of(taken), self._config.taught)
 
     def _history(self) -> dict[str, Any]:
         return {
@@ -384,6 +405,17 @@ class _Run:
 def _schedule(progress: float, warmup: float) -> float:
     """Return the share of the peak rate: a linear rise, then a linear fall to 0."""
     return min(progress / warmup, (1 - progress) / (1 - warmup))
+
+
+def _again(passes: Iterator[Bags], config: Config) -> Iterator[Bags]:
+    """Yield the passes that are drawn, then the same again until there are as many as asked."""
+    kept: list[Bags] = []
+    for data in passes:
+        if config.drawn < config.epochs:
+            kept.append(data)
+        yield data
+    for number in range(config.drawn, config.epochs):
+        yield kept[number % config.drawn]
 
 
 def _batches(data: Bags, size: int, rng: random.Random) -> list[list[int]]:
@@ -426,15 +458,12 @@ def batch_loss(
         taught: what is learnt beside the labels: of every window, and of every head that is about
             its side of the exchange.
     """
-    place = weights.device
-    ids, types, mask = (part.to(place, non_blocking=True) for part in padded(batch))
-    with _rounded(place.type):
-        logits: torch.Tensor = model(ids, types, mask)[0].float()
+    logits = read(model, batch, weights.device)
     labelled = _labelled(logits, batch, weights)
     if taught is None:
         return labelled
-    heads = torch.from_numpy(np.repeat(of_side(batch.mask), batch.sizes, axis=0)).to(place)
-    known = heads * weights
+    heads = np.repeat(of_side(batch.mask), batch.sizes, axis=0)
+    known = placed(heads, weights.device) * weights
     apart = softplus(logits) - taught.said * logits
     copied = (apart * known).sum() / known.sum().clamp(min=1.0)
     return taught.share * copied + (1 - taught.share) * labelled
@@ -442,48 +471,22 @@ def batch_loss(
 
 def _labelled(logits: torch.Tensor, batch: Bags, weights: torch.Tensor) -> torch.Tensor:
     """Return how far the windows' logits, shape (windows, heads), are from the labels."""
-    targets = torch.from_numpy(batch.targets).to(weights.device)
-    known = torch.from_numpy(batch.mask).to(weights.device) * weights
-    high, low = _pooled(logits, batch.sizes.tolist())
+    targets = placed(batch.targets, weights.device)
+    known = placed(batch.mask, weights.device) * weights
+    high, low = _pooled(logits, batch.sizes)
     losses = targets * softplus(-high) + (1 - targets) * low
     return (losses * known).sum() / known.sum().clamp(min=1.0)
 
 
-def _rounded(device: str) -> torch.autocast:
-    """Return a context that computes in bfloat16 where the processor does."""
-    return torch.autocast(device, torch.bfloat16, enabled=_has_bfloat16(device))
-
-
-def _pooled(logits: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _pooled(logits: torch.Tensor, sizes: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each bag's soft maximum and its mean of what a fine unit costs, (bags, heads)."""
     # One padded table: a kernel per bag would take a GPU longer than the encoder.
-    count = torch.tensor(sizes, device=logits.device)
-    bag = torch.repeat_interleave(
-        torch.arange(len(sizes), device=logits.device), count, output_size=len(logits)
-    )
-    first = torch.cumsum(count, 0) - count
-    place = torch.arange(len(logits), device=logits.device) - first[bag]
-    shape = (len(sizes), max(sizes), logits.shape[1])
+    bags = np.repeat(np.arange(len(sizes)), sizes)
+    places = np.arange(len(bags)) - (np.cumsum(sizes) - sizes)[bags]
+    count, bag, place = (placed(part, logits.device) for part in (sizes, bags, places))
+    shape = (len(sizes), int(sizes.max()), logits.shape[1])
     table = torch.full(shape, float("-inf"), device=logits.device)
     table = table.index_put((bag, place), logits)
     high = table.logsumexp(1) - torch.log(count).unsqueeze(1)
     low = torch.zeros_like(high).index_add(0, bag, softplus(logits)) / count.unsqueeze(1)
     return high, low
-
-
-@cache
-def _has_bfloat16(device: str) -> bool:
-    """Return whether the processor multiplies bfloat16 itself; emulated it is 100 times slower."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    cpu = torch.cpu
-    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())  # noqa: SLF001
-
-
-def padded(batch: Bags) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return ids, types and mask of a batch's windows, each of shape (windows, longest)."""
-    lengths = np.diff(batch.windows)
-    there = np.arange(lengths.max())[None] < lengths[:, None]
-    ids, types = (np.zeros(there.shape, np.int64) for _ in range(2))
-    ids[there], types[there] = batch.ids, batch.types
-    return torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(there.astype(np.int64))

@@ -16,8 +16,8 @@ from guard.detectors.classifier import Classifier
 from guard.sealing import SIZE_LIMIT
 from guard.training.card import _stage
 from guard.training.data import HEADS
-from guard.training.pipeline import HISTORY, main
-from guard.training.teachers import WEIGHTS
+from guard.training.pipeline import main
+from guard.training.teachers import HISTORY, WEIGHTS
 
 if TYPE_CHECKING:
     from pathlib import Path

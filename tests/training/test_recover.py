@@ -22,7 +22,7 @@ from guard.training.data import HEADS, load
 from guard.training.export import GRAPH, _to_onnx
 from guard.training.model import GuardModel
 from guard.training.recover import recovered
-from guard.training.teachers import WEIGHTS
+from guard.training.teachers import HISTORY, WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ class TestStart:
         run = tmp_path / "run"
         run.mkdir()
         torch.save({"a": torch.ones(2)}, run / WEIGHTS)
-        (run / pipeline.HISTORY).write_text('[{"steps": 3}]', "utf-8")
+        (run / HISTORY).write_text('[{"steps": 3}]', "utf-8")
         found = pipeline._start(self.places(tmp_path, run))
         assert found == (run / WEIGHTS, [{"steps": 3}])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +17,13 @@ import torch
 
 from guard.categories import CATEGORIES
 from guard.encoding import Encoded
-from guard.training import teachers
+from guard.training import reading, teachers
 from guard.training import train as module
 from guard.training.data import HEADS
 from guard.training.examples import Example
 from guard.training.passes import pack
-from guard.training.train import CHECKPOINT, Config, Taught, batch_loss, head_weights, padded
+from guard.training.reading import padded
+from guard.training.train import CHECKPOINT, Config, Taught, batch_loss, head_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,7 +109,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "encoded",
         lambda passes, *_, **__: (pack([r.example for r in rows]) for rows in passes),
     )
-    monkeypatch.setattr(module, "_has_bfloat16", lambda _: False)
+    monkeypatch.setattr(reading, "_has_bfloat16", lambda _: False)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Ready:
     labels: dict[str, float] = field(default_factory=dict)
     emphasis: dict[str, float] = field(default_factory=dict)
     file: str = "toy"
+    question_number: int = 0
 
 
 class Unread:
@@ -276,6 +279,72 @@ class TestTaught:
 
         assert apart(ended) < 0.6 * apart(began)
 
+    def test_what_a_teacher_has_not_read_it_says_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a fold only its own teacher is asked; where all have read, or none, all are."""
+        monkeypatch.setattr(teachers, "GuardModel", Small)
+        found = []
+        for number, fold in enumerate(("1/3", "2/3", "")):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            torch.manual_seed(number)
+            found.append(Small(dropout=0.0).eval())
+            torch.save(found[-1].state_dict(), folder / teachers.WEIGHTS)
+            if fold:
+                stages = [{"config": {"fold": fold}}]
+                (folder / teachers.HISTORY).write_text(json.dumps(stages))
+        one, two, three = bags(3)
+        batch = pack([replace(e, question=n) for n, e in enumerate((one, two, three))])
+        asked = teachers.Teachers([tmp_path / str(n) for n in range(3)], torch.device("cpu"))
+        said = asked(batch)
+        each = [torch.sigmoid(model(*padded(batch))[0]) for model in found]
+        for number, expected in enumerate((each[0], each[1], torch.stack(each).mean(0))):
+            part = slice(batch.bags[number], batch.bags[number + 1])
+            assert torch.allclose(said[part], expected[part], atol=1e-6)
+
+    def test_stages_that_read_more_make_no_fold(self, tmp_path: Path) -> None:
+        """What one stage of a run has read, the run has read."""
+        stages: list[dict[str, Any]] = [{"config": {}}, {"config": {"fold": "1/3"}}]
+        (tmp_path / teachers.HISTORY).write_text(json.dumps(stages))
+        assert teachers._fold(tmp_path) is None
+        (tmp_path / teachers.HISTORY).write_text(json.dumps(stages[1:]))
+        assert teachers._fold(tmp_path) == teachers.Fold(0, 3)
+
+    def test_teachers_are_asked_once_about_a_window(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Passes that are read again do not ask again, and learn the same."""
+        monkeypatch.setattr(teachers, "GuardModel", Small)
+        torch.save(Small().state_dict(), tmp_path / teachers.WEIGHTS)
+        asked: list[int] = []
+        original = teachers.Teachers.__call__
+
+        def counted(given: Any, batch: Any) -> Any:
+            asked.append(len(batch.windows) - 1)
+            return original(given, batch)
+
+        monkeypatch.setattr(teachers.Teachers, "__call__", counted)
+        settings: dict[str, Any] = {"teachers": str(tmp_path), "epochs": 3}
+        windows = len(pack(bags(60)).windows) - 1
+        fit(tmp_path / "again.pt", draws=1, **settings)
+        assert sum(asked) == windows
+        asked.clear()
+        fit(tmp_path / "anew.pt", **settings)
+        assert sum(asked) == 3 * windows
+
+    def test_what_is_kept_is_what_was_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For whichever examples are taken together, in whichever order."""
+        monkeypatch.setattr(teachers, "GuardModel", Small)
+        torch.save(Small().state_dict(), tmp_path / teachers.WEIGHTS)
+        asked = teachers.Teachers([tmp_path], torch.device("cpu"))
+        data = pack(bags(12))
+        said = teachers.Said(asked, data)
+        for taken in ([3, 1], [1, 7, 3], [7, 0], [3, 1]):
+            assert torch.allclose(said.of(taken), asked(data.taken(taken)), atol=1e-6)
+
     def test_a_teacher_without_weights_is_named(self, tmp_path: Path) -> None:
         """The error says which folder and what should be in it."""
         with pytest.raises(FileNotFoundError, match="nobody has no weights"):
@@ -375,6 +444,50 @@ class TestRuns:
         """More than all, less than nothing or no number is an error that says which."""
         with pytest.raises(ValueError, match=f"`{name}` is a share"):
             Config(**{name: value})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("fold", ["1", "0/4", "5/4", "1/1", "one/two", "1/4/4", "-1/4"])
+    def test_a_fold_that_is_none_is_named(self, fold: str) -> None:
+        """Anything but a part of at least two is an error that says how one is written."""
+        with pytest.raises(ValueError, match="`2/4`"):
+            Config(fold=fold)
+
+    def test_passes_that_are_not_drawn_are_named(self) -> None:
+        """There is nothing to read again of none."""
+        with pytest.raises(ValueError, match="at least one"):
+            Config(draws=0)
+
+    def test_folds_part_the_questions(self) -> None:
+        """Each question is of one, and a run reads the rows of all others."""
+        given = Given()
+        given.passes = (
+            [
+                replace(r, question_number=n, labels={"violence": 1.0})
+                for n, r in enumerate(given.passes[0])
+            ],
+        )
+        read = [
+            {row.question_number for row in module._ordered(given, Config(fold=f"{n}/4"), 0)}  # type: ignore[arg-type]
+            for n in range(1, 5)
+        ]
+        everything = set(range(60))
+        assert all(len(part) == 45 for part in read)
+        assert set().union(*(everything - part for part in read)) == everything
+
+    @pytest.mark.parametrize("draws", [1, 2])
+    def test_passes_are_read_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draws: int
+    ) -> None:
+        """So many are drawn, and all of the epochs are read."""
+        drawn: list[int] = []
+
+        def watched(passes: Any, *_: Any, **__: Any) -> Any:
+            for rows in passes:
+                drawn.append(len(rows))
+                yield pack([row.example for row in rows])
+
+        monkeypatch.setattr(module, "encoded", watched)
+        _, history = fit(tmp_path / "w.pt", epochs=3, draws=draws)
+        assert (len(drawn), history["steps"], history["examples"]) == (draws, 45, 180)
 
     @pytest.mark.parametrize("stop", [1, 7, 14, 15, 22])
     def test_a_run_that_was_cut_off_goes_on(
