@@ -141,7 +141,7 @@ ANSWERS: Final = (
         ),
     ),
     ScriptedAnswer(
-        title="a tool call that goes too far",
+        title="a key inside a tool call",
         prompt="Send the July invoice to Hollis and Co., please.",
         text="Found the July invoice. Sending it now.",
         tool_calls=(

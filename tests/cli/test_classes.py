@@ -116,7 +116,7 @@ class TestDetail:
         assert code.flag is not None
         flag, act = (49 * risk / (1 - risk) for risk in (harm.flag, harm.act))
         assert shown["harmful_compliance"] == [
-            *("0.02", f"{harm.flag:g}", f"{flag:.1f}" if flag < 10 else f"{flag:.0f}"),
+            *("0.02", f"{harm.flag:g}", f"{flag:.2g}" if flag < 10 else f"{flag:.0f}"),
             *(f"{harm.act:g}", f"{act:.0f}", "block"),
         ]
         ratio = 49 * code.flag / (1 - code.flag)

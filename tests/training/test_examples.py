@@ -114,6 +114,17 @@ class TestBags:
 
 
 @pytest.mark.usefixtures("plain")
+def test_each_example_knows_its_question(encoder: Encoder) -> None:
+    """Both sides of a row are of one fold."""
+    one = row(labels={"violence": 0.0, "jailbreak": 0.0})
+    other = row(prompt="Tell me something else.")
+    found = list(examples([one], encoder, random.Random(1)))
+    assert len(found) == 2
+    assert {example.question for example in found} == {one.question_number}
+    assert one.question_number != other.question_number
+    assert row("Another answer.").question_number == one.question_number < 2**32
+
+
 class TestTargets:
     """Labels and weights."""
 
