@@ -152,8 +152,8 @@ def _fold(folder: Path) -> Fold | None:
     path = folder / HISTORY
     if not path.is_file():
         return None
-    stages = json.loads(path.read_text())
-    named = {stage["config"].get("fold", "") for stage in stages}
+    stages = json.loads(path.read_text("utf-8"))
+    named = {stage.get("config", {}).get("fold", "") for stage in stages}
     # What one stage has read is read.
     return Fold.of(named.pop()) if len(named) == 1 else None
 

@@ -120,30 +120,24 @@ class Config:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none, and passes that nothing is drawn for.
+        """Refuse what cannot be meant.
 
         Raises:
-            ValueError: a share is not from 0 to 1, `fold` is none, or `draws` is less than one.
+            ValueError: a share is not from 0 to 1, `fold` is none, one of the `heads` is no
+                category that the classifier scores, or `draws` is less than one.
         """
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is a share, from 0 to 1: {getattr(self, name)}")
         Fold.of(self.fold)
+        _named_heads(self.heads)
         if self.draws is not None and self.draws < 1:
             raise ValueError(f"`draws` is how many passes are drawn, at least one: {self.draws}")
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """The heads that are trained.
-
-        Raises:
-            ValueError: one of them is no category that the classifier scores.
-        """
-        named = tuple(name.strip() for name in self.heads.split(",") if name.strip())
-        for name in named:
-            if name not in HEADS:
-                raise ValueError(f"`{name}` is no head{did_you_mean(name, HEADS)}")
-        return named or HEADS
+        """The heads that are trained."""
+        return _named_heads(self.heads) or HEADS
 
     @property
     def drawn(self) -> int:
@@ -160,6 +154,19 @@ class Config:
         """Where to train."""
         found = "cuda" if torch.cuda.is_available() else "cpu"
         return torch.device(found if self.device == "auto" else self.device)
+
+
+def _named_heads(listed: str) -> tuple[str, ...]:
+    """Return the heads that are listed, comma-separated.
+
+    Raises:
+        ValueError: one of them is no category that the classifier scores.
+    """
+    named = tuple(name.strip() for name in listed.split(",") if name.strip())
+    for name in named:
+        if name not in HEADS:
+            raise ValueError(f"`{name}` is no head{did_you_mean(name, HEADS)}")
+    return named
 
 
 def train(
@@ -195,8 +202,8 @@ def train(
     subwords = Subwords(encoder.vocabulary(), config.subwords) if config.subwords else None
     run = _Run(model.to(config.torch_device), config, teachers, subwords)
     checkpoint = out.parent / CHECKPOINT
-    read = [*([] if start is None else [start]), *(folder / WEIGHTS for folder in taught_by)]
-    identity = {"config": asdict(config), "rows": _digest(passes, encoder, read)}
+    begun_with = [*([] if start is None else [start]), *(f / WEIGHTS for f in taught_by)]
+    identity = {"config": asdict(config), "rows": _digest(passes, encoder, begun_with)}
     run.resume(checkpoint, identity)
     data = encoded(passes, encoder, config.drawn_with, config.workers, closing=config.closing)
     history = run.fit(data, checkpoint, identity)

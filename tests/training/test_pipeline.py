@@ -69,9 +69,20 @@ def test_weights_alone_and_a_pupil_of_them(folder: Path, tmp_path: Path) -> None
     assert _stage(taught).endswith(", taught by 1 model.")
 
 
-def test_a_share_that_is_none_is_an_error_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--taught", "2", "`taught` is a share, from 0 to 1"),
+        ("--fold", "5/4", "`fold` is a part of at least two, as `2/4` is"),
+        ("--draws", "0", "`draws` is how many passes are drawn"),
+        ("--heads", "violense", "`violense` is no head"),
+    ],
+)
+def test_what_cannot_be_meant_is_an_error_of_usage(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
     """It is said in one line, and nothing is read or written."""
     with pytest.raises(SystemExit) as stopped:
-        main(["--data", "nowhere", "--out", "nowhere", "--taught", "2"])
+        main(["--data", "nowhere", "--out", "nowhere", option, value])
     assert stopped.value.code == 2
-    assert "`taught` is a share, from 0 to 1" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
