@@ -66,9 +66,10 @@ class Fold:
             raise ValueError(f"`fold` is a part of at least two, as `2/4` is: {named}")
         return cls(int(found[1]) - 1, int(found[2]))
 
-    def holds(self, question: int) -> bool:
-        """Return whether a question is of this part."""
-        return question % self.parts == self.part
+    def holds(self, questions: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Return which questions are of this part, by their numbers, same shape."""
+        found: NDArray[np.bool_] = questions % self.parts == self.part
+        return found
 
 
 class Teachers:
@@ -103,7 +104,7 @@ class Teachers:
         unread = np.zeros((len(batch), len(self._folds)), np.float32)
         for number, fold in enumerate(self._folds):
             if fold is not None:
-                unread[:, number] = batch.questions % fold.parts == fold.part
+                unread[:, number] = fold.holds(batch.questions)
         unread[~unread.any(1)] = 1
         weights: NDArray[np.float32] = unread / unread.sum(1, keepdims=True)
         return weights

@@ -228,7 +228,8 @@ def _ordered(split: Split, config: Config, number: int) -> list[Row]:
     heads, fold = set(config.trained), Fold.of(config.fold)
     rows = [row for row in split.passes[number % len(split.passes)] if heads & row.labels.keys()]
     if fold is not None:
-        rows = [row for row in rows if not fold.holds(row.question_number)]
+        left_out = fold.holds(np.array([row.question_number for row in rows], np.uint32))
+        rows = [row for row, out in zip(rows, left_out, strict=True) if not out]
     rows = balanced(rows) if config.balance else rows
     random.Random(f"{config.drawn_with}:{number}").shuffle(rows)
     return rows[: config.rows]
