@@ -91,6 +91,7 @@ class Row:
         weight: of all its labels in the loss.
         line: where it stands in the file, from 1.
         emphasis: factor on the weight per head, 1 where absent (`guard.training.balance`).
+        prompt_dropped: how often the response is read without its prompt, in [0, 1].
     """
 
     prompt: str
@@ -102,6 +103,7 @@ class Row:
     meta: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0
     emphasis: Mapping[str, float] = field(default_factory=dict)
+    prompt_dropped: float = 0.0
 
     @property
     def question(self) -> str:
@@ -225,6 +227,7 @@ def _rows(path: Path) -> Iterator[Row]:
                 weight=settings.weight,
                 meta=raw.meta,
                 line=line,
+                prompt_dropped=settings.prompt_dropped,
             )
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from guard.encoding import Encoded, Encoder
     from guard.training.data import Row
 
-PROMPT_DROPPED: Final = 0.15
 CONTEXT_DROPPED: Final = 0.1
 CONTEXT_SWAPPED: Final = 0.15
 OBFUSCATED: Final = 0.15
@@ -156,9 +155,7 @@ def _about_responses(row: Row) -> bool:
 
 def _prompt(row: Row, rng: random.Random) -> str:
     """Return the prompt, or nothing at times."""
-    # In some of the project's own pairs the prompt alone tells the sides apart.
-    dropped = not row.file.startswith("own_") and rng.random() < PROMPT_DROPPED
-    return "" if dropped else row.prompt
+    return "" if rng.random() < row.prompt_dropped else row.prompt
 
 
 def _drawn(units: int, count: int, rng: random.Random) -> list[int]:

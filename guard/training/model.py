@@ -81,9 +81,9 @@ class GuardModel(nn.Module):
         ).last_hidden_state
         # The unit's tokens are of type 1; a text that stands alone is all type 0.
         own = types if mask is None else types * mask
-        whole = torch.ones_like(types) if mask is None else mask
-        weights = own + whole * (own.sum(dim=1, keepdim=True) == 0).to(whole.dtype)
-        weights = weights.unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        alone = (own.sum(dim=1, keepdim=True) == 0).to(types.dtype)
+        weights = (own + (alone if mask is None else alone * mask)).to(hidden.dtype)
+        # As a product: the runtime's sum over tokens takes several times as long.
+        mean = (weights.unsqueeze(1) @ hidden).squeeze(1) / weights.sum(dim=1, keepdim=True)
         pooled = torch.cat([mean, hidden[:, 0]], dim=-1)
         return self.head(self.dropout(pooled)), pooled

@@ -2,8 +2,8 @@
 
 A directory that the runtime loads has no 32-bit weights. What its graph has is multiplied back:
 steps by their scale, smoothed channels by their factors, embeddings by their rows' scales; the
-parts of a split neuron are joined. What rounding lost stays lost; the scores are those of the
-graph but for the rounding of activations.
+parts of a split neuron are joined, and tables of positions and types are parted. What rounding
+lost stays lost; the scores are those of the graph but for the rounding of activations.
 
 This module does not know how a graph is quantised beyond the forms that `quantise` writes.
 """
@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from guard.training.data import HEADS
 from guard.training.export import GRAPH
 from guard.training.model import GuardModel
+from guard.training.quantise import PLACES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,11 +86,18 @@ class _Graph:
     def embeddings(self) -> dict[str, Floats]:
         """Return the tables of embeddings."""
         names = [n.removesuffix(_STEPS) for n in self._stored if n.endswith(_STEPS)]
-        return {
+        found = {
             name: self._exact(name) * self._stored.get(f"{name}_row_scales", np.float32(1))
             for name in names
-            if name.startswith(_EMBEDDINGS)
+            if name.startswith(_EMBEDDINGS) or name == PLACES
         }
+        if PLACES in found:
+            # What is of the type and what of the position cannot be told, and need not be.
+            both = found.pop(PLACES).reshape(2, -1, next(iter(found.values())).shape[1])
+            offsets = (both - both[0]).mean(axis=1)
+            found[f"{_EMBEDDINGS}token_type_embeddings.weight"] = offsets
+            found[f"{_EMBEDDINGS}position_embeddings.weight"] = (both - offsets[:, None]).mean(0)
+        return found
 
     def products(self) -> dict[str, Floats]:
         """Return the weights of the encoder's products, each by its bias's name."""

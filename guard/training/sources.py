@@ -51,6 +51,7 @@ class Source(BaseModel):
         cap: at most so many rows in training.
         weight: of a row in the loss, in (0, 1].
         repeats: how often each row is read in one pass.
+        prompt_dropped: how often an answer is read without its prompt, in [0, 1].
         acts: whether answers may do something; the project's own other ones only say things.
         sha256: how the digest begins of the file that the settings were chosen on.
         note: what to know of it.
@@ -67,6 +68,7 @@ class Source(BaseModel):
     cap: Annotated[int, Field(gt=0)]
     weight: Annotated[float, Field(gt=0, le=1)]
     repeats: Annotated[int, Field(gt=0)]
+    prompt_dropped: Annotated[float, Field(ge=0, le=1)]
     acts: bool = False
     sha256: Annotated[str, Field(pattern="^[0-9a-f]*$")] = ""
     note: str = ""

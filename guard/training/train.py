@@ -50,7 +50,7 @@ _BUCKET: Final = 50
 CHECKPOINT: Final = "checkpoint.pt"
 _CHECKPOINT_SECONDS: Final = 300.0
 
-_SHARES: Final = ("closing", "subwords", "taught")
+_SHARES: Final = ("closing", "kept", "subwords", "taught")
 
 _SHOWN: Final = 20
 """Steps between two looks at the loss."""
@@ -81,6 +81,9 @@ class Config:
         frozen: how many of the encoder's lowest layers are not trained.
         share: share of each file's rows, for all but the project's own.
         average: decay per step of the averaged weights.
+        kept: share of the weights that a run began with in those that it leaves, from 0 to 1, so
+            that what a short run learns of few rows costs less of what was known (Wortsman et al.,
+            CVPR 2022).
         rehearse: 1 to train as the quantised graph will compute.
         balance: 1 to weigh rows so that length alone tells no label (`guard.training.balance`).
         heads: categories to train alone, comma-separated; empty for all.
@@ -110,6 +113,7 @@ class Config:
     frozen: int = 2
     share: float = 1.0
     average: float = 0.998
+    kept: float = 0.0
     rehearse: int = 0
     balance: int = 0
     heads: str = ""
@@ -208,12 +212,24 @@ def train(
     data = encoded(passes, encoder, config.drawn_with, config.workers, closing=config.closing)
     history = run.fit(data, checkpoint, identity)
     weights = {name: value.cpu() for name, value in run.averaged.items()}
+    if start is not None and config.kept:
+        weights = _between(weights, torch.load(start, weights_only=True), config.kept)
     torch.save(weights, out)
     trained = GuardModel(len(HEADS))
     trained.load_state_dict(weights)
     checkpoint.unlink(missing_ok=True)
     facts = {"config": asdict(config), "rows": sum(map(len, passes)), "machine": _machine(config)}
     return trained, history | facts
+
+
+def _between(
+    trained: dict[str, torch.Tensor], before: dict[str, torch.Tensor], kept: float
+) -> dict[str, torch.Tensor]:
+    """Return weights on the line from `trained`, at 0, to those `before`, at 1."""
+    return {
+        name: torch.lerp(value, before[name], kept) if value.is_floating_point() else value
+        for name, value in trained.items()
+    }
 
 
 def _machine(config: Config) -> str:

@@ -126,6 +126,11 @@ class TestOwnRows:
                 splits.setdefault(str(row.meta.get("pair")), set()).add(row.split)
             assert all(len(found) == 1 for found in splits.values()), path
 
+    def test_the_readme_names_every_file(self) -> None:
+        """Nothing is read that is not described."""
+        described = (OWN / "README.md").read_text("utf-8")
+        assert not [p.stem for p in OWN.glob("*.jsonl") if f"`{p.stem}`" not in described]
+
 
 class TestFacts:
     """What goes into a model's manifest."""

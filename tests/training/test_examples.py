@@ -29,7 +29,7 @@ def encoder() -> Encoder:
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch augmentation off."""
-    for name in ("OBFUSCATED", "PROMPT_DROPPED", "CONTEXT_DROPPED", "CONTEXT_SWAPPED"):
+    for name in ("OBFUSCATED", "CONTEXT_DROPPED", "CONTEXT_SWAPPED"):
         monkeypatch.setattr(module, name, 0.0)
 
 
@@ -186,17 +186,18 @@ class TestAugmentation:
         self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A row is read without its prompt at the rate that is set."""
-        monkeypatch.setattr(module, "PROMPT_DROPPED", 1.0)
         monkeypatch.setattr(module, "OBFUSCATED", 0.0)
-        (example,) = examples([row("Take the train.")], encoder, random.Random(1))
-        (expected,) = encoder.encode("", "Take the train.")
-        assert example.windows[0].ids.tolist() == expected.ids.tolist()
+        for rate, prompt in ((1.0, ""), (0.0, "Tell me.")):
+            given = row("Take the train.", prompt_dropped=rate)
+            (example,) = examples([given], encoder, random.Random(1))
+            (expected,) = encoder.encode(prompt, "Take the train.")
+            assert example.windows[0].ids.tolist() == expected.ids.tolist()
 
     def test_a_unit_stands_behind_another_answer_at_times(
         self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What is judged stays, and what stands before it is another row's text."""
-        for name in ("OBFUSCATED", "PROMPT_DROPPED", "CONTEXT_DROPPED"):
+        for name in ("OBFUSCATED", "CONTEXT_DROPPED"):
             monkeypatch.setattr(module, name, 0.0)
         monkeypatch.setattr(module, "CONTEXT_SWAPPED", 1.0)
         calm = ["Kneading takes ten minutes. Then the dough rests under a cloth until it doubles. "]

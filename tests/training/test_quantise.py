@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from guard.loading import BUNDLED_MODEL
 from guard.training import parity, quantise
 from guard.training.data import HEADS, load
 from guard.training.export import _to_onnx
 from guard.training.model import GuardModel
 from guard.training.pipeline import encoder
+from guard.training.recover import recovered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,26 +55,65 @@ class TestRewriting:
     def test_nothing_changes_in_floats(
         self, plain: Path, windows: tuple[Window, ...], tmp_path: Path
     ) -> None:
-        """All that is rewritten together gives the same logits."""
+        """All that is rewritten together gives the same logits, but for the form of GELU."""
         other = tmp_path / "other.onnx"
         onnx.save(quantise.rewritten(plain, windows), other)
         exact = parity.scores(plain, windows)
-        assert parity.errors(exact, parity.scores(other, windows))["largest"] < 1e-3
+        assert parity.errors(exact, parity.scores(other, windows))["largest"] < 5e-3
+        model = onnx.load(other)
+        taken = [node for node in model.graph.node if node.op_type == "Gelu"]
+        assert [node.attribute[0].s for node in taken] == [b"tanh"] * 6
+        for node in taken:
+            del node.attribute[:]
+        onnx.save(model, other)
+        assert parity.errors(exact, parity.scores(other, windows))["largest"] < 1e-4
+
+    def test_positions_and_types_share_a_table(
+        self, plain: Path, windows: tuple[Window, ...], tmp_path: Path
+    ) -> None:
+        """One lookup gives the sum of two, of either type and at any place."""
+        other = tmp_path / "other.onnx"
+        model = quantise.places_joined(onnx.load(plain))
+        onnx.save(model, other)
+        types = np.concatenate([window.tokens.types for window in windows])
+        assert set(types.tolist()) == {0, 1}
+        exact = parity.scores(plain, windows)
+        assert parity.errors(exact, parity.scores(other, windows))["largest"] < 1e-4
+        assert len([node for node in model.graph.node if node.op_type == "Gather"]) == 3
+        shapes = {item.name: tuple(item.dims) for item in model.graph.initializer}
+        assert shapes["places"] == (2 * 512, 384)
+        assert not [name for name in shapes if "token_type" in name or "position_emb" in name]
+
+    def test_a_graph_without_places_is_refused(self) -> None:
+        """Nothing is passed on unchanged without a word."""
+        with pytest.raises(ValueError, match="no tables of positions"):
+            quantise.places_joined(onnx.ModelProto())
+
+    def test_what_is_even_is_left_alone(self, plain: Path, windows: tuple[Window, ...]) -> None:
+        """Two inputs a layer are evened, and neurons in half of them; attention's results never."""
+        graph = quantise.smoothed(onnx.load(plain), quantise._peaks(plain, windows)).graph
+        even = [node for node in graph.node if node.output[0].endswith("_even")]
+        made = {output: node.op_type for node in graph.node for output in node.output}
+        found = [made[node.input[0]] for node in even]
+        assert found.count("LayerNormalization") == 12
+        assert found.count("Gelu") == len(found) - 12 == 3
 
     def test_the_neurons_that_stand_out_are_split(
         self, plain: Path, windows: tuple[Window, ...]
     ) -> None:
-        """Each layer gets as many more, and no part of one is larger than another whole one."""
+        """The lower half get as many more, and no part of one is larger than another whole one."""
         peaks = quantise._peaks(plain, windows)
         graph = quantise.neurons_split(onnx.load(plain), peaks).graph
         shapes = [weights.shape for _, weights in quantise._products(graph)]
         wide = 1536 + quantise.SPLIT
-        assert shapes.count((384, wide)) == shapes.count((wide, 384)) == 6
+        assert shapes.count((384, wide)) == shapes.count((wide, 384)) == 3
+        assert shapes.count((384, 1536)) == shapes.count((1536, 384)) == 3
         sizes = np.array([9.0, 1.0, 4.0, 0.5], np.float32)
         copies = quantise._copies(sizes)
         assert copies.sum() == 4 + quantise.SPLIT
-        parts = sizes / copies
-        assert parts.max() <= 1.1 * sizes.sum() / copies.sum()
+        # One copy less of any, and its parts would be larger than all others.
+        parts, larger = sizes / copies, sizes[copies > 1] / (copies[copies > 1] - 1)
+        assert parts.max() <= larger.min()
         assert copies[0] > copies[2] > copies[1] > copies[3]
 
     def test_attention_is_one_operator(self, plain: Path) -> None:
@@ -103,12 +144,12 @@ def test_heads_and_scales_stay_in_floats(
         scales[name] = [item for item in stored if item.endswith("row_scales")]
         assert floats.issuperset(scales[name])
         rounded = [name for name in stored if name.endswith("_quantized")]
-        # Six products in each of six layers, and three tables of embeddings.
-        assert len(rounded) == 6 * 6 + 3
+        # Six products in each of six layers, and tables of embeddings: two once they are joined.
+        assert len(rounded) == 6 * 6 + (3 if name == "int8" else 2)
     assert {name: len(found) for name, found in scales.items()} == {
         "int8": 0,
-        "int8-even": 3,
-        "int8-compensated": 3,
+        "int8-even": 2,
+        "int8-compensated": 2,
     }
 
 
@@ -121,8 +162,8 @@ def _one_word_is_large(model: GuardModel) -> None:
 
 
 def _one_neuron_is_large(model: GuardModel) -> None:
-    for layer in model.encoder.encoder.layer:
-        layer.intermediate.dense.bias[7] = 60
+    """Take weights that were trained: a window's first token makes one neuron large in them."""
+    model.load_state_dict(recovered(BUNDLED_MODEL))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +196,7 @@ def test_each_step_brings_the_rounded_graph_nearer(
 
     every = mean()
     monkeypatch.setattr(quantise, step, lambda model, *_: model)
-    assert every < 0.8 * mean()
+    assert every < 0.9 * mean()
 
 
 def test_compensated_weights_are_nearer(

@@ -75,6 +75,11 @@ def test_every_way_to_quantise_can_be_read_back(
     quantise.WAYS[way](tmp_path / "plain.onnx", tmp_path / GRAPH, windows)
     found, state = recovered(tmp_path), model.state_dict()
     assert found.keys() == state.keys()
+    for weights in (found, state):
+        # How much is of the position and how much of the type is lost where they are joined.
+        kinds = weights.pop("encoder.embeddings.token_type_embeddings.weight")
+        weights["encoder.embeddings.position_embeddings.weight"] += kinds[0]
+        weights["kinds apart"] = kinds[1] - kinds[0]
     for name, value in state.items():
         assert (found[name] - value).norm() <= 0.15 * value.norm() + 1e-6, name
 

@@ -150,7 +150,7 @@ class Given:
 
 
 def fit(
-    out: Path, *, rows: int = 1, **changes: Any
+    out: Path, *, rows: int = 1, start: Path | None = None, **changes: Any
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Train the small network; return its weights and what happened."""
     settings: dict[str, Any] = {
@@ -163,7 +163,7 @@ def fit(
     config = Config(**(settings | changes))
     split: Any = Given(seed=rows)
     encoder: Any = Unread()
-    model, history = module.train(split, encoder, config, out)
+    model, history = module.train(split, encoder, config, out, start)
     return {name: value.numpy() for name, value in model.state_dict().items()}, history
 
 
@@ -382,6 +382,17 @@ class TestRuns:
         saved = torch.load(tmp_path / "w.pt", weights_only=True)
         assert all(np.array_equal(weights[name], saved[name].numpy()) for name in weights)
 
+    def test_what_a_run_began_with_can_be_kept_in_part(self, tmp_path: Path) -> None:
+        """Weights lie on the line between those that it began with and those that it found."""
+        begun, _ = fit(tmp_path / "begun.pt", seed=8)
+        gone_on, _ = fit(tmp_path / "a.pt", start=tmp_path / "begun.pt")
+        found, history = fit(tmp_path / "b.pt", start=tmp_path / "begun.pt", kept=0.25)
+        assert history["config"]["kept"] == 0.25
+        assert not close(gone_on, begun)
+        for name, value in found.items():
+            expected = 0.25 * begun[name] + 0.75 * gone_on[name]
+            assert value == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
     def test_weights_are_averaged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is kept is the running mean of what each step left, with a short start."""
         seen: list[NDArray[np.float64]] = []
@@ -438,7 +449,7 @@ class TestRuns:
         with pytest.raises(ValueError, match="violence"):
             fit(Path("nowhere.pt"), heads="violense")
 
-    @pytest.mark.parametrize("name", ["closing", "subwords", "taught"])
+    @pytest.mark.parametrize("name", ["closing", "kept", "subwords", "taught"])
     @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
     def test_a_share_that_is_none_is_named(self, name: str, value: float) -> None:
         """More than all, less than nothing or no number is an error that says which."""
@@ -524,7 +535,7 @@ class TestRuns:
 
     @pytest.mark.parametrize("other", [{"seed": 8}, {"rows": 9}])
     def test_a_checkpoint_of_another_run_is_not_used(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, int]
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
     ) -> None:
         """A run with other settings, or as many other rows, begins at the beginning."""
         monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", -1.0)
