@@ -76,6 +76,14 @@ class TestSplit:
         with pytest.raises(FileNotFoundError, match="labelled data"):
             load(tmp_path, seed=1)
 
+    def test_rows_are_read_without_prompts_as_often_as_their_file_says(self, folder: Path) -> None:
+        """The project's own never: in some pairs the prompt alone tells the sides apart."""
+        rows = load(folder, seed=1).train
+        rates = {row.file: row.prompt_dropped for row in rows}
+        assert rates == {file: source(file).prompt_dropped for file in rates}
+        assert any(rate > 0 for rate in rates.values())
+        assert source("own_anything").prompt_dropped == 0
+
 
 class TestOwnRows:
     """Rows written for the project."""

@@ -196,7 +196,7 @@ def test_each_step_brings_the_rounded_graph_nearer(
 
     every = mean()
     monkeypatch.setattr(quantise, step, lambda model, *_: model)
-    assert every < 0.9 * mean()
+    assert every < (0.9 if step == "neurons_split" else 0.8) * mean()
 
 
 def test_compensated_weights_are_nearer(
