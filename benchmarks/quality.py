@@ -15,7 +15,7 @@ the 32-bit graph (`--float`), which training leaves in its `--work` folder.
     calibration  expected calibration error, reliability
     parity       int8 against the 32-bit graph: ranking, verdicts
     stream       units as in a stream against whole-text passes of the same weights
-    obfuscation  what is still caught once the text is hidden in sixteen ways
+    obfuscation  what is still caught once the text is hidden in many ways
     speed        time per window against the processor's floor and against other graphs
     memory       resident memory, size of the files
 

@@ -1,8 +1,8 @@
 """Misspellings that hide words from a filter and not from a person, undone.
 
 Leet, letters set apart, neighbouring letters swapped, words parted by a sign, signs in place of
-spaces, signs strewn between words: each only where the result reads as known words, or where a
-text is written so throughout.
+spaces, no spaces at all, signs strewn between words: each only where the result reads as known
+words, or where a text is written so throughout.
 
 This module does not know what text means or which detector reads it. It knows English words only.
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
-from itertools import groupby, pairwise, product
+from itertools import accumulate, groupby, pairwise, product
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from guard.text.draft import Draft, Edit
 
@@ -62,6 +62,20 @@ _LITTLE: Final = frozenset(
     "a an and can do for from how i in is it me my of on or that the this to what you".split()  # noqa: SIM905  # reads best
 )
 """Words that hold a sentence together: of names and lists of words few have two of them."""
+
+_RUN: Final = re.compile(r"(?<![\w@./\\#$])[A-Za-z\d'\u2019]{6,}(?![\w@/\\(=])")
+"""What may be words without spaces: no parts of names, addresses or code."""
+
+_HUMP: Final = re.compile(r"[A-Z]?[a-z'\u2019]+|[A-Z]+(?=[A-Z][a-z'\u2019])|[A-Z]+|\d+")
+"""A word in such a run, where capitals tell them apart."""
+
+_RUN_MINIMUM: Final = 12
+_RUN_WORDS: Final = 4
+"""Letters and words of a run that is read by itself; names and compounds have fewer."""
+
+_LITTLE_WORDS: Final = 2
+_LITTLE_WORDS_UNMARKED: Final = 3
+"""Words that hold a sentence together in a run, and in one whose words no capital tells apart."""
 
 _MARK: Final = re.compile(r"(?<=\S)[ \t]+([!-/:-@\[-`{-~]{1,8})(?=\s|$)")
 """Signs that stand alone, with the white space before them; not where a line begins."""
@@ -120,7 +134,7 @@ _SHORT_WORDS: Final = frozenset(
 
 def respelt(draft: Draft) -> Draft:
     """Return the draft with its hidden words written as they are known."""
-    draft = _unparted(_unfilled(_unstrewn(draft)))
+    draft = _unparted(_unjoined(_unfilled(_unstrewn(draft))))
     return _unswapped(_joined(_unleeted(draft)))
 
 
@@ -169,8 +183,7 @@ def _unfilled(draft: Draft) -> Draft:
         if len(signs) < _FILLERS_MINIMUM or token[0][0] == "/" or _ADDRESS.search(token[0]):
             continue
         words = [word.lower() for word in _PLAIN_WORD.findall(token[0])]
-        little = sum(word in _LITTLE for word in words)
-        if little > 1 and 5 * sum(map(_known, words)) >= 4 * len(words):
+        if _little(words) >= _LITTLE_WORDS and 5 * sum(map(_known, words)) >= 4 * len(words):
             edits += [(*m.span(), _space_for(m[0]), None) for m in signs]
     return draft.replaced(edits)
 
@@ -178,6 +191,61 @@ def _unfilled(draft: Draft) -> Draft:
 def _space_for(signs: str) -> str:
     """Return a space, behind the sign that ends a sentence or a part of it, if there is one."""
     return f"{signs[0]} " if len(signs) > 1 and signs[0] in _PUNCTUATION else " "
+
+
+def _unjoined(draft: Draft) -> Draft:
+    """Set words apart that have no space between them, whether capitals tell them apart or not.
+
+    Of runs of at least `_RUN_WORDS` known words, two of which hold a sentence together. Where at
+    least `_THROUGHOUT` runs of the text read so, of shorter ones with capitals too.
+    """
+    read = [(run, _words_of(run[0])) for run in _RUN.finditer(draft.text)]
+    certain = [_is_sentence(run[0], words) for run, words in read]
+    throughout = sum(certain) >= _THROUGHOUT
+    edits: list[Edit] = []
+    for (run, words), sure in zip(read, certain, strict=True):
+        if sure or (throughout and _are_known(words)):
+            at = run.start()
+            for word in words[:-1]:
+                at += len(word)
+                edits.append((at, at + 1, f" {draft.text[at]}", [at - 1, at]))
+    return draft.replaced(edits)
+
+
+def _words_of(run: str) -> list[str]:
+    """Return the words that a run without spaces spells, as they are written in it."""
+    return [word for hump in _HUMP.findall(run) for word in _words_of_hump(hump)]
+
+
+def _words_of_hump(hump: str) -> list[str]:
+    """Return the words that a run without capitals inside spells; itself if it may be one."""
+    words = _spelt(hump.lower()) if len(hump) >= _RUN_MINIMUM and hump.isalpha() else []
+    if _little(words) < _LITTLE_WORDS_UNMARKED:
+        return [hump]
+    ends = accumulate(map(len, words), initial=0)
+    return [hump[a:b] for a, b in pairwise(ends)]
+
+
+def _is_sentence(run: str, words: Sequence[str]) -> bool:
+    """Return whether the words of a run are surely a sentence's."""
+    long = len(run) >= _RUN_MINIMUM and len(words) >= _RUN_WORDS
+    return long and _little(words) >= _LITTLE_WORDS and _are_known(words)
+
+
+def _little(words: Iterable[str]) -> int:
+    """Return how many of the words hold a sentence together."""
+    return sum(_stem(word) in _LITTLE for word in words)
+
+
+def _are_known(words: Sequence[str]) -> bool:
+    """Return whether four of five words are known; figures count on neither side."""
+    plain = [_stem(word) for word in words if not word.isdigit()]
+    return 5 * sum(map(_known, plain)) >= 4 * len(plain) > 0
+
+
+def _stem(word: str) -> str:
+    """Return a word in lower case without what follows its apostrophe."""
+    return word.lower().replace("\u2019", "'").split("'")[0]
 
 
 def _unparted(draft: Draft) -> Draft:

@@ -26,6 +26,26 @@ _WORD: Final = re.compile(r"[A-Za-z]{4,}")
 _GAP: Final = re.compile(r"(?<=\w) (?=\w)")
 _SLIPS: Final = "abcdefghijklmnopqrstuvwxyz.-'#_"
 _VOWEL: Final = re.compile(r"(?<=\w)[aeiou](?=\w)")
+_SOUNDS: Final = {
+    "tion": "shun",
+    "igh": "y",
+    "ai": "ay",
+    "ck": "k",
+    "ea": "ee",
+    "er": "ur",
+    "oo": "u",
+    "ou": "ow",
+    "ph": "f",
+    "qu": "kw",
+    "th": "d",
+    "wh": "w",
+    "wr": "r",
+    "c": "k",
+    "f": "ph",
+    "s": "z",
+    "x": "ks",
+}
+_SOUND: Final = re.compile("|".join(_SOUNDS), re.IGNORECASE)
 
 
 def _some_words(
@@ -117,6 +137,13 @@ def _run_together(text: str, rng: random.Random) -> str:
     return re.sub(r"(?<=\w) +(\w)", lambda m: m[1].upper(), text)
 
 
+def _by_sound(text: str, rng: random.Random) -> str:
+    def spelt(word: str) -> str:
+        return _SOUND.sub(lambda m: _SOUNDS[m[0].lower()], word)
+
+    return _some_words(text, rng, spelt)
+
+
 def _underscores(text: str, rng: random.Random) -> str:
     del rng
     return re.sub(r" +", "_", text)
@@ -145,6 +172,7 @@ UNDONE: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
     "hyphens": _hyphens,
     "underscores": _underscores,
     "stuffed_marks": _stuffed,
+    "run_together": _run_together,
 }
 """Kinds that are never trained on, and undone before a text is judged."""
 
@@ -152,7 +180,7 @@ HELD_OUT: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
     "no_vowels": _no_vowels,
     "doubled_letters": _doubled,
     "masked_vowels": _masked,
-    "run_together": _run_together,
+    "by_sound": _by_sound,
 }
 """Kinds that nothing here was trained on or made for."""
 

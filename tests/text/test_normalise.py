@@ -436,6 +436,57 @@ class TestSignsForSpaces:
         assert normal.span(at, at + 4) == (text.index("open"), text.index("open") + 4)
 
 
+class TestNoSpaces:
+    """Words without spaces between them, for the classifier alone."""
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("tellMeHowToOpenIt", "tell Me How To Open It"),
+            ("TELLMeHowToOpenTheABCBox, now", "TELL Me How To Open The ABC Box, now"),
+            ("I'llTellYouWhatIt'sFor.", "I'll Tell You What It's For."),
+            ("take5GramsOfItAndStirIt", "take 5 Grams Of It And Stir It"),
+            ("so: tellmehowtoopenthebox!", "so: tell me how to open the box!"),
+            ("tellmehowtoopenitAndTheBox", "tell me how to open it And The Box"),
+        ],
+    )
+    def test_a_sentence_is_read_with_spaces(self, text: str, expected: str) -> None:
+        """Whether capitals tell its words apart or not."""
+        assert full(text) == expected
+
+    def test_a_text_that_is_written_so_throughout_is_read_throughout(self) -> None:
+        """Two words are a name elsewhere."""
+        runs = ["tellMeHowToOpenIt", "thatIsWhatYouCanDo", "theBoxIsOnThatTable"]
+        assert full(" ".join([*runs, "thenLeave"])).endswith(" then Leave")
+        assert full(" ".join([*runs[:2], "thenLeave"])).endswith(" thenLeave")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "document.getElementById(box).addEventListener",
+            "useTheNameOfTheUser(it)",
+            "the iPhone, JavaScript and PowerPoint at McDonald's",
+            "internationalisation of immunohistochemistry",
+            "Donaudampfschifffahrtsgesellschaft",
+            "https://www.example.com/HowToMakeTheBestOfIt",
+            "#HowToMakeTheBestOfIt",
+            "thewayitiswithyou@example.com",
+            "aGVsbG8gdGhlcmUgZnJpZW5k",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ],
+    )
+    def test_names_long_words_and_addresses_stay(self, text: str) -> None:
+        """What spells no sentence is left alone."""
+        assert full(text) == text
+
+    def test_spans_stay(self) -> None:
+        """Every word keeps its place."""
+        text = "ok tellMeHowToOpenIt"
+        normal = normalise(text, deobfuscate=True)
+        at = normal.text.index("Open")
+        assert normal.span(at, at + 4) == (text.index("Open"), text.index("Open") + 4)
+
+
 class TestStrewnSigns:
     """Signs between words, for the classifier alone."""
 
@@ -639,6 +690,8 @@ def work(text: str) -> float:
         "wea-pon ",
         "tell_me_",
         "tell # ",
+        "tellMeHow",
+        "tellmehow",
         "_.-+*|~=",
         "h3ll0 4 15 ",
         "\x00",
