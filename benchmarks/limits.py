@@ -5,10 +5,11 @@
 
 Scores the validation rows (cut from train by question; the model was calibrated on them, but
 not trained) with the bundled model, adds their units up as the runtime does, and prints per
-category: the share of risky rows that reach the `act` limit, the share of the category's own
-negatives, and how many *ordinary* rows do (ordinary answers of assistants, and answers that
-sound alarming and are fine). Rows marked `test` or `meta.holdout` are never read. Scoring takes
-minutes: `--cache FILE` keeps it for the next class.
+category: the share of risky rows that reach the `act` limit; of those with several units the same,
+and the share that reach it before the last unit, where a stream would stop; the share of the
+category's own negatives, and how many *ordinary* rows do (ordinary answers of assistants, and
+answers that sound alarming and are fine). Rows marked `test` or `meta.holdout` are never read.
+Scoring takes minutes: `--cache FILE` keeps it for the next class.
 
 With `--share` it prints instead what evidence each category must reach so that together they act
 on that share of ordinary rows. So few rows come near a limit that counting them says little: the
@@ -20,7 +21,8 @@ most risky requests aim at, gets a third of the share; the other categories that
 get equal parts of the rest. Ordinary answers are judged twice, with their prompt and without it: a
 guard is not always told what was asked. Where more ordinary rows reach a limit than the share all
 the same, tails are heavier than was taken: the share that is fitted for is lowered until no more
-do.
+do. Behind it stands how many rows reach a limit that was fitted to the other files alone: what
+users write is like none of these files, so that this is nearer to what a limit will cost.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from guard.assess import live_risk
+from guard.calibration import wilson
 from guard.categories import CATEGORIES
 from guard.detectors.classifier import Classifier
 from guard.detectors.model_directory import Head, read
@@ -104,16 +107,18 @@ def main() -> None:
             parser.error(f"--share must be between 0 and {TAIL}")
         _choose(given.share, security_class, heads, units, rows)
         return
-    print(
-        "| category | act | risky that reach it | own negatives | ordinary |\n|---|---|---|---|---|"
-    )
+    print("| category | act | risky that reach it | long risky | before the end |", end="")
+    print(" own negatives | ordinary |\n|---|---|---|---|---|---|---|")
     for name in HEADS:
         limit = security_class.limit(name)
         if limit is None or limit.act is None or CATEGORIES[name].side == "prompt":
             continue
-        prior = security_class.prior_of(name)
-        risks = np.array([live_risk(evidence(heads[name], row), prior) for row in units])
-        print(_row(name, limit.act, risks >= limit.act, rows))
+        prior, head = security_class.prior_of(name), heads[name]
+        reached, early = (
+            np.array([live_risk(found(head, row), prior) for row in units]) >= limit.act
+            for found in (evidence, evidence_before_end)
+        )
+        print(_row(name, limit.act, (reached, early), units, rows))
     if security_class.input_limits:
         _inputs(security_class, heads, units, rows)
 
@@ -141,8 +146,12 @@ def _choose(
         if name in names and limit.act is not None
     ]
     found_of = {name: np.array([evidence(heads[name], row) for row in units]) for name in names}
-    fitted = fitted_share(share, [(part(name, acted), found_of[name][usual]) for name in acted])
-    print(f"Fitted for {fitted:.2%}.\n")
+    parts = [(part(name, acted), found_of[name][usual]) for name in acted]
+    fitted = fitted_share(share, parts)
+    files = np.array([row.file for row, ordinary in zip(rows, usual, strict=True) if ordinary])
+    cost = wilson(reached_unseen(share, parts, files), len(files))
+    print(f"Fitted for {fitted:.2%}. Of files that were left out, limits that were fitted to the")
+    print(f"others would act on {cost.value:.2%} ({cost.low:.2%}-{cost.high:.2%}).\n")
     print("| category | evidence | limit | ordinary above it | risky above it |")
     print("|---|---|---|---|---|")
     for name in names:
@@ -173,6 +182,25 @@ def fitted_share(share: float, categories: list[tuple[float, NDArray[np.float64]
             return fitted
         fitted *= _STEP
     raise ValueError(f"no limits keep {share:.2%} of these rows")
+
+
+def reached_unseen(
+    share: float, categories: list[tuple[float, NDArray[np.float64]]], files: NDArray[np.str_]
+) -> int:
+    """Return how many rows reach any limit that was fitted to the rows of the other files.
+
+    Args:
+        share: as of `fitted_share`.
+        categories: likewise.
+        files: where each row is from, shape (rows,).
+    """
+    reached = 0
+    for file in np.unique(files):
+        at = files == file
+        fitted = fitted_share(share, [(part, values[~at]) for part, values in categories])
+        over = [v[at] >= exceeded_by(fitted * part, v[~at]) for part, v in categories]
+        reached += int(np.any(over, axis=0).sum())
+    return reached
 
 
 def part(name: str, acted: list[str]) -> float:
@@ -269,12 +297,32 @@ def evidence(head: Head, scored: Scored) -> float:
     return -np.inf if np.isnan(found) else found
 
 
-def _row(name: str, act: float, reached: NDArray[np.bool_], rows: list[Row]) -> str:
+def evidence_before_end(head: Head, scored: Scored) -> float:
+    """Return the highest evidence of the units before the last, as a stream has it."""
+    lines = [head.calibration.evidence(float(logit)) for logit in scored.units[:-1, head.index]]
+    found = np.array([value for value in lines if not math.isnan(value)])
+    if not len(found):
+        return -np.inf
+    reserve = 0.0 if scored.closing is None else head.pooling.reserve
+    return float(head.pooling.running(found).max()) - reserve
+
+
+def _row(
+    name: str,
+    act: float,
+    where: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    units: list[Scored],
+    rows: list[Row],
+) -> str:
+    """Return a line of the table; `where` says which rows reach the limit, at all and early."""
+    reached, early = where
     risky = np.array([row.labels.get(name, -1.0) >= 0.5 for row in rows])
     fine = np.array([0 <= row.labels.get(name, -1.0) < 0.5 for row in rows])
     usual = np.array([ordinary(row) and bool(row.response.strip()) for row in rows])
+    streamed = risky & np.array([len(row.units) > 1 for row in units])
     return (
         f"| {name} | {act} | {reached[risky].mean():.1%} of {risky.sum()} "
+        f"| {reached[streamed].mean():.1%} of {streamed.sum()} | {early[streamed].mean():.1%} "
         f"| {reached[fine].mean():.2%} of {fine.sum()} "
         f"| {reached[usual].sum()} of {usual.sum()} |"
     )

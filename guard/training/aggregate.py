@@ -2,9 +2,10 @@
 
 For each category the pooling is taken from a grid by the class-balanced log loss of a
 logistic calibration on the response's score, cross-validated by question; behind it, from a
-second grid, what the closing read of a whole answer counts. Units standing alone, and no closing
-read, are kept unless another choice is better by more than its standard error over folds, and a
-category with few long rows gets what is best over all categories.
+second grid, what the closing read of a whole answer counts, and how much of the units' evidence
+waits for it: little of what stands in the text itself, more of what an answer is as a whole. Units
+standing alone, and no closing read, are kept unless another choice is better by more than its
+standard error over folds, and a category with few long rows gets what is best over all of its kind.
 
 This module does not know how a unit was scored.
 """
@@ -48,12 +49,25 @@ GRID: Final = (
 """In logits. A lone unit never loses more than 2: rows with one bad sentence among many good ones
 are rare in the data, and must count all the same."""
 
-CLOSINGS: Final = tuple(product((0.3, 0.5, 0.7), (0.0, 1.0, 2.0)))
-"""Weights of the closing read, and reserves in logits."""
+OF_ANSWERS: Final = (
+    "misaligned_persona",
+    "power_seeking",
+    "deception",
+    "sycophancy",
+    "refusal",
+    "unsafe",
+)
+"""What an answer is as a whole, and seldom in a sentence."""
 
-OF_ANSWERS: Final = ("misaligned_persona", "power_seeking", "deception", "sycophancy", "refusal")
-"""What an answer is as a whole. The others stand in the text itself: a closing read of it gained
-nothing on validation rows, and a stream must stop before it comes."""
+_WEIGHTS: Final = (0.3, 0.5, 0.7)
+
+CLOSINGS: Final = tuple(product(_WEIGHTS, (0.0, 0.5)))
+"""Weights of the closing read, and reserves in logits. What stands in the text itself keeps nearly
+all of its evidence before a closing read comes: a stream must stop there."""
+
+CLOSINGS_OF_ANSWERS: Final = tuple(product(_WEIGHTS, (0.0, 1.0, 2.0, 3.0)))
+"""The same for what an answer is as a whole: its end may be waited for, but a unit that is certain
+still stops a stream."""
 
 BY_SENTENCE: Final = ("bad_advice", "bias_stereotype", "harassment")
 """What classes mend by taking sentences out: units stand for themselves, so that it is the
@@ -87,14 +101,18 @@ def fit(scored: Sequence[Scored], rows: Sequence[Row]) -> dict[str, Pooling]:
     heads = [n for n in HEADS if CATEGORIES[n].side == "response" and n not in BY_SENTENCE]
     known = {head: _known(head, scored, rows) for head in heads}
     units = _best(known, dict.fromkeys(heads, GRID))
-    closings = {head: _closings(head, units[head]) for head in heads}
-    return _best(known, closings) | dict.fromkeys(BY_SENTENCE, ALONE)
+    answers = [head for head in heads if head in OF_ANSWERS]
+    texts = [head for head in heads if head not in OF_ANSWERS]
+    found = dict.fromkeys(BY_SENTENCE, ALONE)
+    for kind, closings in ((texts, CLOSINGS), (answers, CLOSINGS_OF_ANSWERS)):
+        grids = {head: _closed(units[head], closings) for head in kind}
+        found |= _best({head: known[head] for head in kind}, grids)
+    return found
 
 
-def _closings(head: str, pooling: Pooling) -> tuple[Pooling, ...]:
-    """Return a pooling without a closing read, and with each that the head may have."""
-    allowed = CLOSINGS if head in OF_ANSWERS else ()
-    return (pooling, *(replace(pooling, closing=c, reserve=r) for c, r in allowed))
+def _closed(pooling: Pooling, closings: Iterable[tuple[float, float]]) -> tuple[Pooling, ...]:
+    """Return a pooling without a closing read, and with each that it may have."""
+    return (pooling, *(replace(pooling, closing=c, reserve=r) for c, r in closings))
 
 
 def _best(
@@ -102,16 +120,16 @@ def _best(
 ) -> dict[str, Pooling]:
     """Return each head's choice from its grid, whose first stands unless another is surely better.
 
-    A head with few long rows takes the place in the grid that is best over all the others.
+    A head with few long rows takes the place in the grid that is best over the others together.
     """
     losses = {
         head: np.stack([_losses(rows, pooling) for pooling in grids[head]])
         for head, rows in tqdm(known.items(), "pooling", unit="category")
-        if len(grids[head]) > 1 and (rows.truth & (rows.counts > 1)).sum() >= FEWEST_LONG
+        if (rows.truth & (rows.counts > 1)).sum() >= FEWEST_LONG
     }
     shared = _choice(np.concatenate(list(losses.values()), axis=1)) if losses else 0
     return {
-        head: grid[_choice(losses[head]) if head in losses else shared if len(grid) > 1 else 0]
+        head: grid[_choice(losses[head]) if head in losses else shared]
         for head, grid in grids.items()
     }
 

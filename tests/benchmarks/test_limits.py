@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import limits
+from guard.detectors.model_directory import read
+from guard.detectors.pooling import Scored
+from guard.loading import BUNDLED_MODEL
 from guard.training.data import Row
 
 
@@ -58,6 +61,60 @@ class TestFittedShare:
         values = np.append(np.random.default_rng(5).uniform(size=2000), 2.0)
         with pytest.raises(ValueError, match=r"no limits keep 0\.01%"):
             limits.fitted_share(0.0001, [(1.0, values)])
+
+
+class TestReachedUnseen:
+    """What limits cost on rows of files that they were not fitted to."""
+
+    def test_a_file_that_is_like_the_others_costs_what_was_asked_for(self) -> None:
+        """Over files that are drawn alike no more than a few rows of a thousand."""
+        values = np.random.default_rng(6).exponential(size=8000)
+        files = np.repeat(["a", "b", "c", "d"], 2000)
+        assert limits.reached_unseen(0.003, [(1.0, values)], files) == pytest.approx(24, abs=12)
+
+    def test_a_file_that_is_unlike_them_costs_more_than_a_limit_that_has_seen_it(self) -> None:
+        """Its rows lie above all others, and no limit that is fitted to these knows."""
+        rng = np.random.default_rng(7)
+        values = np.concatenate([rng.uniform(size=3000), 5 + rng.uniform(size=30)])
+        files = np.array(["usual"] * 3000 + ["odd"] * 30)
+        parts = [(1.0, values)]
+        seen = values >= limits.exceeded_by(limits.fitted_share(0.003, parts), values)
+        assert limits.reached_unseen(0.003, parts, files) >= 30 > seen.sum()
+
+
+class TestBeforeEnd:
+    """What a stream knows of an answer before its last unit."""
+
+    head = next(
+        head
+        for head in read(BUNDLED_MODEL, None, verify=True).heads
+        if head.category == "misaligned_persona"
+    )
+
+    def scored(self, *logits: float, closing: float | None = None) -> Scored:
+        """Return an answer whose units have these logits in every label."""
+        units = np.repeat(np.array([logits], np.float32).T, self.head.index + 1, axis=1)
+        return Scored(units, None if closing is None else np.full(self.head.index + 1, closing))
+
+    def test_is_what_stands_before_it_less_what_waits_for_the_end(self) -> None:
+        """Whatever the last unit and the closing read say."""
+        found = limits.evidence_before_end(self.head, self.scored(3.0, 9.0, closing=9.0))
+        first = self.head.calibration.evidence(3.0)
+        assert self.head.pooling.reserve > 0
+        assert found == pytest.approx(first - self.head.pooling.reserve)
+        assert limits.evidence_before_end(self.head, self.scored(3.0, 9.0)) == pytest.approx(first)
+
+    def test_is_nothing_where_there_is_one_unit(self) -> None:
+        """It is released when all of it was judged."""
+        assert limits.evidence_before_end(self.head, self.scored(9.0)) == -np.inf
+
+    def test_never_exceeds_the_whole(self) -> None:
+        """What stops a stream stops the whole text too."""
+        rng = np.random.default_rng(8)
+        for _ in range(50):
+            given = self.scored(*rng.normal(0, 4, 5), closing=rng.normal(0, 4))
+            early = limits.evidence_before_end(self.head, given)
+            assert early <= limits.evidence(self.head, given) + 1e-9
 
 
 def test_parts_add_up_to_the_share() -> None:

@@ -87,18 +87,27 @@ class TestClosing:
         return given, rows
 
     def test_counts_where_it_tells_more_than_units(self) -> None:
-        """Of a risk of answers the units may lose what the closing read makes up for."""
+        """Of what an answer is, units may lose what the closing read makes up for."""
         found = aggregate.fit(*self.telling("sycophancy"))["sycophancy"]
         assert found.closing > 0
         assert found.reserve > 0
 
-    def test_what_stands_in_the_text_is_found_in_its_units(self) -> None:
-        """A stream must stop there, before the answer has ended."""
-        found = aggregate.fit(*self.telling(HEAD))
-        assert found[HEAD].closing == 0
-        # A category without rows of its own takes what served the others of its kind.
-        several = aggregate.fit(*self.telling("sycophancy"))
-        assert several["power_seeking"].closing == several["sycophancy"].closing
+    def test_what_stands_in_the_text_waits_for_it_with_little(self) -> None:
+        """A stream must stop there: however much the end tells, units lose half a logit at most."""
+        text = aggregate.fit(*self.telling(HEAD))
+        assert text[HEAD].closing > 0
+        assert text[HEAD].reserve <= 0.5
+        answer = aggregate.fit(*self.telling("sycophancy"))
+        assert answer["sycophancy"].reserve > 0.5
+
+    def test_a_category_without_rows_takes_what_served_its_kind(self) -> None:
+        """Of what an answer is as a whole from such ones, of what stands in the text likewise."""
+        text = aggregate.fit(*self.telling(HEAD))
+        assert text["sexual"] == text[HEAD]
+        assert text["power_seeking"].closing == 0
+        answer = aggregate.fit(*self.telling("sycophancy"))
+        assert answer["power_seeking"].closing == answer["sycophancy"].closing
+        assert answer["sexual"].closing == 0
 
     def test_never_what_is_taken_out_by_sentence(self) -> None:
         """The last sentence must not go for what the whole answer says."""
