@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guard.assess import live_risk
 from guard.detectors.base import Finding
+from guard.detectors.model_directory import read
 from guard.detectors.pooling import ALONE, CLOSING, Pool, Pooling
+from guard.loading import BUNDLED_MODEL
+from guard.policy import load_class
 
 EVIDENCE = st.lists(st.floats(-8, 8), min_size=1, max_size=30)
 POOLINGS = st.builds(Pooling, st.floats(0.01, 1), st.floats(0, 2), st.floats(0, 4))
@@ -193,3 +197,18 @@ class TestPool:
         pool = Pool({"model": {"violence": Pooling(0.5, lone=9.0)}})
         pool.after([finding(8.0)])
         assert pool.pooled([finding(2.0)])[0].evidence == 2.0
+
+
+@pytest.mark.parametrize("name", ["public", "regulated", "critical"])
+def test_a_certain_unit_stops_a_stream_in_the_built_in_classes(name: str) -> None:
+    """Whatever of the bundled model's evidence waits for the end, enough of it is left."""
+    own, acted = load_class(name), set()
+    for head in read(BUNDLED_MODEL, None, verify=True).heads:
+        limit = own.limit(head.category)
+        if limit is None or limit.act is None or head.calibration.maximum < 2:
+            continue
+        acted.add(head.category)
+        left = head.calibration.maximum - head.pooling.reserve
+        assert live_risk(left, own.prior_of(head.category)) >= limit.act
+    # What may not be acted on is experimental, and bounded below any limit.
+    assert {"harmful_compliance", "misaligned_persona", "power_seeking"} <= acted
