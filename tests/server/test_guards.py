@@ -44,11 +44,17 @@ class Policies:
         """Write a version whose block message is `message`."""
         limits = {"to_block": {"act": 0.9, "remedy": "block"}}
         messages = {"en": {"blocked": f"[{message}]", "replaced": "[replaced]"}}
-        self.path.write_text(yaml.safe_dump({"limits": limits, "messages": messages}))
+        self._put(yaml.safe_dump({"limits": limits, "messages": messages}))
 
     def spoil(self) -> None:
         """Write what is no policy."""
-        self.path.write_text("limits: [", encoding="utf-8")
+        self._put("limits: [")
+
+    def _put(self, text: str) -> None:
+        """Write the file at once: whoever watches it must not find it half written."""
+        new = self.path.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(self.path)
 
     def load(self) -> dict[str, Judges]:
         """Return the judges of what is written now."""
