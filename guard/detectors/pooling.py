@@ -9,10 +9,10 @@ which one is odd by chance, from counting; the second lets one bad sentence coun
 the rest of a long answer is, if its evidence is strong. The highest value over the units so far
 is the response's.
 
-Some risks are those of an answer and not of any of its sentences (flattery, a persona). An answer
-of several units is therefore read once more as a whole when it ends, where the detector can do
-that: with c for that *closing read's* evidence and h for the highest value of the units, the
-response's evidence is then the higher of
+Some risks are those of an answer and not of any of its sentences (flattery, a persona), and harm in
+a sentence is often clearer beside the others. An answer of several units is therefore read once
+more as a whole when it ends, where the detector can do that: with c for that *closing read's*
+evidence and h for the highest value of the units, the response's evidence is then the higher of
 
     (1 - closing) * h + closing * c    and    h - reserve
 
