@@ -25,6 +25,7 @@ from guard.cli.screen import FAILED, console, errors, fail, one_line, plain
 from guard.cli.verdicts import STYLES, action_text, cause
 from guard.errors import InputError
 from guard.exchange import Exchange
+from guard.json_lines import parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -223,7 +224,7 @@ def _is_json_object(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except (json.JSONDecodeError, UnicodeDecodeError):
         return False
-    except (ValueError, RecursionError):  # JSON beyond what Python reads; see `_object`
+    except (ValueError, RecursionError):  # JSON beyond what Python reads; see `parsed`
         return line.lstrip().startswith(b"{")
 
 
@@ -253,17 +254,7 @@ def _line_item(name: str, number: int, line: bytes, prompt: str, system: str) ->
 
 def _object(line: bytes) -> dict[str, Any]:
     """Return what a line holds; raise `InputError` where that is no exchange."""
-    try:
-        data = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        text = f"not valid UTF-8 at byte {error.start + 1}: {error.reason}"
-        raise InputError(text) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
-    except ValueError:  # Python refuses to read numbers of thousands of digits
-        raise InputError("not usable: holds a number of too many digits") from None
-    except RecursionError:
-        raise InputError("not usable: nested too deeply") from None
+    data = parsed(line)
     if isinstance(data, str):
         data = {"response": data}
     if not isinstance(data, dict):

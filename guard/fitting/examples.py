@@ -17,7 +17,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from guard.errors import ConfigurationError, did_you_mean
+from guard.errors import ConfigurationError, InputError, did_you_mean
+from guard.json_lines import parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,15 +117,9 @@ def _example(line: bytes, number: int, category: str) -> Example | None:
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise _WrongRowError(f"not valid UTF-8 at byte {error.start + 1}") from None
-    except json.JSONDecodeError as error:
-        raise _WrongRowError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
-    except ValueError:  # Python refuses to read numbers of thousands of digits
-        raise _WrongRowError("holds a number of too many digits") from None
-    except RecursionError:
-        raise _WrongRowError("nested too deeply") from None
+        row = parsed(line)
+    except InputError as error:
+        raise _WrongRowError(str(error)) from None
     if not isinstance(row, dict):
         raise _WrongRowError('must be an object such as `{"text": "…", "label": 1}`')
     return row
