@@ -140,9 +140,17 @@ class Session:
         for name, run in tuple(self._runs.items()):
             yield from run.advance(run.channel.text, final=True)
             yield from self._end_call(name)
-        for channel in _named(self.exchange):
-            yield from self._judge_beside(channel)
+        yield from self.names(self.exchange)
         yield from self._end(complete=True)
+
+    def names(self, exchange: Exchange) -> Steps:
+        """Judge what stands beside the arguments of tool calls, which need not have any.
+
+        Args:
+            exchange: whose tool calls; the session's own, or what came of its answer meanwhile.
+        """
+        for channel in _named(exchange):
+            yield from self._judge_beside(channel)
 
     def open(self, channel: Channel) -> None:
         """Take a channel whose text is yet to come.

@@ -198,6 +198,8 @@ class _Turn:
             steps = self._session.feed(channel.text, channel.name)
             await self._driver.arun(self._call.recall(steps))
             self._settled[channel.name] = self._session.run(channel.name).text
+        # A call without arguments has a name all the same.
+        await self._driver.arun(self._call.recall(self._session.names(self._exchange)))
         await self._driver.arun(self._call.recall(self._session.finish()))
         return self._session.verdict()
 

@@ -181,6 +181,14 @@ class TestWholeAnswers:
         fine = {"function": {"name": "f", "arguments": "{}"}}
         assert turn(client, None, ["Fine."], tool_calls=[fine])["action"] == "NONE"
 
+    @pytest.mark.parametrize("arguments", [None, "", "{}"])
+    def test_a_name_of_a_tool_call(self, client: httpx2.Client, arguments: str | None) -> None:
+        """A call's name is judged, whether the call has arguments or not."""
+        called = {"name": "zblock", "arguments": arguments}
+        assert turn(client, None, [], tool_calls=[{"function": called}])["action"] == "BLOCKED"
+        fine = {"name": "search", "arguments": arguments}
+        assert turn(client, None, [], tool_calls=[{"function": fine}])["action"] == "NONE"
+
     def test_images(self, client: httpx2.Client) -> None:
         """An image that came back cannot be judged, so that it does not leave."""
         body = turn(client, None, ["Fine."], images=["data:image/png;base64,AAAA"])
