@@ -125,7 +125,7 @@ def _store(graph: Path, target: Path) -> None:
     The runtime maps that file instead of reading it: any text touches few of the rows, and the
     others take no memory.
     """
-    model = onnx.load(graph)
+    model = without_origins(onnx.load(graph))
     data = target.with_name(DATA)
     # `onnx` adds to a file that is there.
     data.unlink(missing_ok=True)
@@ -137,6 +137,20 @@ def _store(graph: Path, target: Path) -> None:
         if path.is_file():
             # It is made for its owner alone, and a package is installed for everybody.
             path.chmod(0o644)
+
+
+def without_origins(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph without the exporter's notes of where in whose files each part is from.
+
+    They are of no use at runtime, and would make a model's hash depend on the folder that it was
+    made in.
+    """
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+    for stored in graph.initializer:
+        del stored.metadata_props[:]
+    return model
 
 
 def _to_onnx(model: GuardModel, path: Path) -> None:

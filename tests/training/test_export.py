@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from guard.canonical import check
 from guard.cli import app
+from guard.loading import BUNDLED_MODEL
 from guard.sealing import SIZE_LIMIT
 from guard.training import parity
 from guard.training.data import HEADS, load
@@ -59,6 +60,9 @@ def test_weights_become_a_sealed_model(folder: Path, weights: Path, tmp_path: Pa
         > manifest["files"][data.removesuffix(".data")]["bytes"] / 2
     )
     assert (out / data).stat().st_mode & 0o444 == 0o444
+    for path in (out, BUNDLED_MODEL):
+        graph = (path / "onnx" / "model_quantized.onnx").read_bytes()
+        assert b"site-packages" not in graph, "it tells of the machine that it was made on"
 
     assert set(told["tried"]) == set(WAYS)
     taken = told["tried"][told["taken"]]
