@@ -32,6 +32,7 @@ from guard.sealing import MANIFEST, seal
 from guard.training import aggregate, benign, parity, unfamiliar
 from guard.training.calibrate import calibrate, experimental
 from guard.training.card import card
+from guard.training.cpu import keep_memory
 from guard.training.data import HEADS, OWN, data_files, load
 from guard.training.export import export
 from guard.training.leaks import clean
@@ -267,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.rebuild:
         rebuild(places, config, given.version)
     else:
+        if config.torch_device.type == "cpu":
+            keep_memory()
         build(
             places,
             config,

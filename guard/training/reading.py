@@ -1,15 +1,18 @@
 """How the network reads a batch while it is trained: padded windows, or windows end to end.
 
-On a CPU windows are padded to the longest of a batch. On a GPU they are laid end to end, with
-attention inside each alone (Dao, "FlashAttention-2", 2023, for sequences of several lengths), and
-all is computed in bfloat16: no padding, a third of the kernels, and nothing that a step has to wait
-for. What is computed is the same up to rounding.
+Windows are laid end to end, and all is computed in bfloat16 where the processor multiplies it: no
+padding, a third of the kernels, and nothing that a step has to wait for. Attention is computed
+inside each window alone: on a GPU by a kernel for sequences of several lengths (Dao,
+"FlashAttention-2", 2023), on a CPU in one table in which windows are padded to the longest. What
+is computed is the same up to rounding. Layers that round as the int8 graph does are asked
+themselves, on padded windows.
 
 This module does not know labels, losses or how weights change.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -19,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout, embedding, gelu, layer_norm, linear
-from torch.nn.functional import scaled_dot_product_attention as attention
 
+from guard.training.cpu import dropped
 from guard.training.model import GuardModel
 
 if TYPE_CHECKING:
@@ -69,7 +72,7 @@ def read(model: nn.Module, batch: Bags, place: torch.device) -> Tensor:
         place: where the model is.
     """
     if isinstance(model, GuardModel) and model.plain and _lays(place.type):
-        return laid_logits(model, laid(batch, place))
+        return laid_logits(model, laid(batch, place), _kind(place.type))
     with _rounded(place.type):
         logits: Tensor = model(*(part.to(place) for part in padded(batch)))[0]
     return logits.float()
@@ -123,7 +126,7 @@ def _embedded(embeddings: Any, given: Laid, kind: torch.dtype, rate: float) -> T
         + embedding(given.places, embeddings.position_embeddings.weight)
         + embedding(given.types, embeddings.token_type_embeddings.weight)
     )
-    return dropout(_normed(embeddings.LayerNorm, found.to(kind)), rate)
+    return _dropped(_normed(embeddings.LayerNorm, found.to(kind)), rate)
 
 
 def _layer(layer: Any, hidden: Tensor, given: Laid, rate: float) -> Tensor:
@@ -133,27 +136,51 @@ def _layer(layer: Any, hidden: Tensor, given: Laid, rate: float) -> Tensor:
     weight = torch.cat([part.weight for part in parts]).to(kind)
     bias = torch.cat([part.bias for part in parts]).to(kind)
     shape = (-1, 3, own.num_attention_heads, own.attention_head_size)
-    asked, keys, values = linear(hidden, weight, bias).view(shape).unbind(1)
-    seen = _attended(asked, keys, values, given).flatten(1)
-    after = dropout(_through(layer.attention.output.dense, seen), rate) + hidden
+    seen = _attended(linear(hidden, weight, bias).view(shape), given).flatten(1)
+    after = _dropped(_through(layer.attention.output.dense, seen), rate) + hidden
     hidden = _normed(layer.attention.output.LayerNorm, after)
     wide = gelu(_through(layer.intermediate.dense, hidden))
-    after = dropout(_through(layer.output.dense, wide), rate) + hidden
+    after = _dropped(_through(layer.output.dense, wide), rate) + hidden
     return _normed(layer.output.LayerNorm, after)
 
 
-def _attended(asked: Tensor, keys: Tensor, values: Tensor, given: Laid) -> Tensor:
-    """Return attention inside each window; all of shape (tokens, attention heads, features)."""
-    if asked.device.type == "cuda":
+def _attended(parts: Tensor, given: Laid) -> Tensor:
+    """Return attention inside each window, shape (tokens, attention heads, features).
+
+    Args:
+        parts: what asks, what is asked and what is taken, shape (tokens, 3, heads, features).
+        given: the windows.
+    """
+    if parts.device.type == "cuda":
         # Versions of torch that train on CPUs as well have none.
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
 
         longest, starts = max(given.lengths), given.starts
+        asked, keys, values = parts.unbind(1)
         found = varlen_attn(asked, keys, values, starts, starts, longest, longest)
         return cast("Tensor", found)
-    heads = (part.transpose(0, 1) for part in (asked, keys, values))
-    split = [torch.split(part, list(given.lengths), 1) for part in heads]
-    return torch.cat([attention(*window) for window in zip(*split, strict=True)], 1).transpose(0, 1)
+    return _attended_in_table(parts, given)
+
+
+def _attended_in_table(parts: Tensor, given: Laid) -> Tensor:
+    """Return the same, by products over all windows at once, each padded to the longest."""
+    count, longest = len(given.lengths), max(given.lengths)
+    _, _, heads, features = parts.shape
+    places = given.windows * longest + given.places
+    table = parts.new_zeros(count * longest, *parts.shape[1:]).index_copy(0, places, parts)
+    asked, keys, values = table.view(count, longest, 3, heads, features).permute(2, 0, 3, 1, 4)
+    lengths = torch.tensor(given.lengths, device=parts.device)
+    behind = torch.arange(longest, device=parts.device)[None] >= lengths[:, None]
+    closed = parts.new_zeros(count, longest).masked_fill(behind, float("-inf"))
+    # Scaled before the product, and masked by a sum: both are small beside the table of scores.
+    scores = (asked / math.sqrt(features)) @ keys.transpose(-1, -2) + closed[:, None, None]
+    seen: Tensor = (scores.softmax(-1) @ values).transpose(1, 2)
+    seen = seen.reshape(count * longest, heads, features)
+    return seen.index_select(0, places)
+
+
+def _dropped(hidden: Tensor, rate: float) -> Tensor:
+    return dropped(hidden, rate) if hidden.device.type == "cpu" else dropout(hidden, rate)
 
 
 def _pooled(hidden: Tensor, given: Laid) -> Tensor:
@@ -180,9 +207,16 @@ def _normed(part: Any, hidden: Tensor) -> Tensor:
 @cache
 def _lays(device: str) -> bool:
     """Return whether windows can be laid end to end there."""
+    if device == "cpu":
+        return True
     there = device == "cuda" and find_spec("torch.nn.attention.varlen") is not None
     # The kernels ask for the same generation of chips that multiplies bfloat16.
     return there and _has_bfloat16(device)
+
+
+def _kind(device: str) -> torch.dtype:
+    """Return what windows that lie end to end are computed in."""
+    return torch.bfloat16 if _has_bfloat16(device) else torch.float32
 
 
 def _rounded(device: str) -> torch.autocast:

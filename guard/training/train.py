@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from guard.errors import did_you_mean
 from guard.training.balance import balanced
+from guard.training.cpu import trim_memory
 from guard.training.data import HEADS
 from guard.training.examples import of_side
 from guard.training.model import GuardModel
@@ -54,6 +55,9 @@ _SHARES: Final = ("closing", "kept", "subwords", "taught")
 
 _SHOWN: Final = 20
 """Steps between two looks at the loss."""
+
+_TRIMMED: Final = 25
+"""Steps after which memory that is kept but not used goes back: batches differ in length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +343,8 @@ class _Run:
                     return self._history()
                 self._step(data, taken, number, _schedule(progress, self._config.warmup))
                 self._done |= {"pass": number, "step": step + 1}
+                if self._done["steps"] % _TRIMMED == 0:
+                    trim_memory()
                 if now - saved > _CHECKPOINT_SECONDS:
                     saved = now
                     self._save(checkpoint, identity)

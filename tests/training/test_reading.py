@@ -94,10 +94,10 @@ class TestLaid:
 class TestRead:
     """Which of both reads."""
 
-    def test_windows_are_laid_where_a_gpu_would(
+    def test_windows_are_laid_end_to_end(
         self, model: GuardModel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Layers that round as the int8 graph does are always asked themselves."""
+        """But layers that round as the int8 graph does are asked themselves."""
         seen: list[bool] = []
 
         def watched(*_: object) -> torch.Tensor:
@@ -115,9 +115,21 @@ class TestRead:
             read(rounding, one, CPU)
         assert seen == [True]
 
-    def test_a_cpu_pads(self) -> None:
-        """There padding costs less than attention window by window."""
-        assert not reading._lays("cpu")
+    def test_a_cpu_lays_too(self) -> None:
+        """There as well less is computed, with attention in one table."""
+        assert reading._lays("cpu")
+
+    @pytest.mark.parametrize("multiplies", [True, False])
+    def test_16_bits_are_for_processors_that_multiply_them(
+        self, model: GuardModel, monkeypatch: pytest.MonkeyPatch, *, multiplies: bool
+    ) -> None:
+        """Others compute in 32 bits: emulated they would take 100 times as long."""
+        monkeypatch.setattr(reading, "_has_bfloat16", lambda _: multiplies)
+        one = batch([40, 17, 90], [10, 0, 90])
+        with torch.no_grad():
+            expected = model(*padded(one))[0]
+            found = read(model, one, CPU)
+        assert bool((found - expected).abs().max() < 1e-4) is not multiplies
 
     def test_examples_share_one_reading(self, model: GuardModel) -> None:
         """A window's logits do not depend on the windows beside it."""
