@@ -1,8 +1,8 @@
 """What makes a training step on a CPU cheaper, and changes nothing of what is learnt.
 
-Half of a step there is not arithmetic: memory that is given back and asked for anew at every
-step, which the kernel clears page by page, and random numbers for dropout. Memory is kept, and
-dropout takes stretches of one long draw. `benchmarks/training_speed.py` says what that gives.
+Beside arithmetic a step spends time on memory that is given back and asked for anew, which the
+kernel clears page by page, and on random numbers for dropout. Memory is kept, and dropout takes
+stretches of one long draw. `benchmarks/training_speed.py` says what that gives.
 
 This module does not know models, batches or losses.
 """

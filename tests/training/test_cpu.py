@@ -83,6 +83,34 @@ class TestDropped:
         assert dropped(given, 0.0) is given
 
 
+_FREED = """
+import numpy as np
+from guard.training.cpu import keep_memory, trim_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+
+keep_memory()
+before = resident()
+last = [np.ones(10_000_000) for _ in range(4)]
+last = last[-1:]
+kept = resident()
+trim_memory()
+print(before, kept, resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_is_kept_until_it_is_trimmed() -> None:
+    """Of four blocks of 80 MB the last is still in use."""
+    said = subprocess.run(
+        [sys.executable, "-c", _FREED], check=True, capture_output=True, text=True
+    )
+    before, kept, after = map(float, said.stdout.split())
+    assert kept - before > 300
+    assert after - before < 120
+
+
 def test_memory_is_kept_where_the_allocator_can() -> None:
     """It goes for a whole process, so that another one is asked."""
     said = subprocess.run(
