@@ -47,6 +47,15 @@ PLACES: Final = "places"
 _LIMIT: Final = 64
 """Of a weight of 7 bits, as `quantize_dynamic` with `reduce_range` writes it."""
 
+_PAIR: Final = 128
+"""Of two neighbours' steps together: times 255, an activation at most, it fits 16 bits."""
+
+_STEP: Final = 127
+"""Of a weight of 8 bits."""
+
+_SHARES: Final = (1.0, 0.93, 0.86, 0.8, 0.74)
+"""Sizes of a column's step that are tried, by the one at which none of its weights is cut."""
+
 SMOOTHED: Final = 0.75
 """How much of the unevenness of activations weights take over, in [0, 1]."""
 
@@ -95,10 +104,20 @@ def _compensated(source: Path, target: Path, windows: Sequence[Window]) -> None:
         compensate(path, target, windows)
 
 
+def _paired(source: Path, target: Path, windows: Sequence[Window]) -> None:
+    """As `_compensated`, with 8 bits for what stands beside a small weight."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rewritten.onnx"
+        onnx.save(rewritten(source, windows), path)
+        _plain(path, target, windows)
+        compensate(path, target, windows, paired=True)
+
+
 WAYS: Final[Mapping[str, Callable[[Path, Path, Sequence[Window]], None]]] = {
     "int8": _plain,
     "int8-even": _even,
     "int8-compensated": _compensated,
+    "int8-paired": _paired,
 }
 """Ways to quantise: from a float graph, to a path, with windows to look at activations in."""
 
@@ -385,7 +404,9 @@ def _needed(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> list[onnx.No
     return found[::-1]
 
 
-def compensate(plain: Path, rounded: Path, windows: Sequence[Window]) -> None:
+def compensate(
+    plain: Path, rounded: Path, windows: Sequence[Window], *, paired: bool = False
+) -> None:
     """Round the weights of a quantised graph anew, each row making up for those before it.
 
     GPTQ: what rounding one input's weights adds to a product's result is taken off the weights of
@@ -395,6 +416,8 @@ def compensate(plain: Path, rounded: Path, windows: Sequence[Window]) -> None:
         plain: the float graph that was quantised.
         rounded: the quantised graph, which is overwritten.
         windows: what activations are looked at in.
+        paired: whether weights have steps of their own size, of which two neighbours share 8 bits
+            (`paired_weights`), instead of those of the graph.
     """
     products = {node.input[1]: (node.input[0], w) for node, w in _products(onnx.load(plain).graph)}
     model = onnx.load(rounded)
@@ -403,9 +426,13 @@ def compensate(plain: Path, rounded: Path, windows: Sequence[Window]) -> None:
     moments = _moments(plain, {products[name][0] for name in names}, windows)
     for name in names:
         given, weights = products[name]
-        scale = numpy_helper.to_array(stored[f"{name}_scale"])
-        steps = rounded_weights(weights, scale, moments[given])
-        target = f"{name}_quantized"
+        target, sizes = f"{name}_quantized", f"{name}_scale"
+        if paired:
+            steps, scale = paired_weights(weights, moments[given])
+            stored[sizes].CopyFrom(numpy_helper.from_array(scale, sizes))
+        else:
+            scale = numpy_helper.to_array(stored[sizes])
+            steps = rounded_weights(weights, scale, moments[given])
         stored[target].CopyFrom(numpy_helper.from_array(steps, target))
     onnx.save(model, rounded)
 
@@ -421,26 +448,71 @@ def rounded_weights(weights: Floats, scale: Floats, moments: Doubles) -> NDArray
         scale: size of a step, shape (outputs,).
         moments: sum over tokens of the outer product of the inputs, shape (inputs, inputs).
     """
+    return _steps(weights, scale, moments, lambda steps, _: np.clip(steps, -_LIMIT, _LIMIT))[0]
+
+
+def paired_weights(weights: Floats, moments: Doubles) -> tuple[NDArray[np.int8], Floats]:
+    """Return weights as whole steps, and the steps' size, shape (outputs,).
+
+    Without VNNI a processor adds the products of two neighbouring inputs in 16 bits. Seven bits a
+    weight never overflow them, nor do two weights of eight that are no larger together. What is
+    large mostly stands beside something smaller, so that steps can be finer. Finer still they are
+    where a few large weights are cut and the rest makes up for it: of several sizes each column
+    gets the one with the smallest error.
+
+    Args:
+        weights: of a product, shape (inputs, outputs).
+        moments: sum over tokens of the outer product of the inputs, shape (inputs, inputs).
+    """
+    inputs, outputs = weights.shape
+    sizes = np.abs(np.pad(weights, ((0, inputs % 2), (0, 0))))
+    largest = np.maximum((sizes[0::2] + sizes[1::2]).max(0) / (_PAIR - 1), sizes.max(0) / _STEP)
+    largest = np.maximum(largest, np.finfo(np.float32).tiny)
+    scales = np.concatenate([largest * share for share in _SHARES]).astype(np.float32)
+    steps, errors = _steps(np.tile(weights, len(_SHARES)), scales, moments, _beside)
+    best = errors.reshape(len(_SHARES), outputs).argmin(0) * outputs + np.arange(outputs)
+    return steps[:, best], scales[best]
+
+
+def _beside(steps: Doubles, before: NDArray[np.int8] | None) -> Doubles:
+    """Return steps of one input's weights, cut to what those of its neighbour leave."""
+    room = _STEP if before is None else np.minimum(_STEP, _PAIR - np.abs(before.astype(np.int64)))
+    return np.clip(steps, -room, room)
+
+
+def _steps(
+    weights: Floats,
+    scale: Floats,
+    moments: Doubles,
+    cut: Callable[[Doubles, NDArray[np.int8] | None], Doubles],
+) -> tuple[NDArray[np.int8], Doubles]:
+    """Return weights as whole steps, and each column's squared error, summed over the tokens.
+
+    Args:
+        weights: of a product, shape (inputs, outputs).
+        scale: size of a step, shape (outputs,).
+        moments: sum over tokens of the outer product of the inputs, shape (inputs, inputs).
+        cut: keeps one input's steps in range; of each second input it is also given its
+            neighbour's.
+    """
     count = len(weights)
     damped = moments + _DAMPING * np.mean(np.diag(moments)) * np.eye(count)
     # Row i says how what is added at input i is made up for by the inputs behind it.
     shares = np.linalg.cholesky(np.linalg.inv(damped)).T
     left = weights.astype(np.float64)
-    found = np.zeros(weights.shape, np.int8)
+    found, nearest = (np.zeros(weights.shape, np.int8) for _ in range(2))
     for start in range(0, count, _BLOCK):
         end = min(start + _BLOCK, count)
         errors = np.zeros((end - start, weights.shape[1]))
         for i in range(start, end):
-            steps = np.clip(np.rint(left[i] / scale), -_LIMIT, _LIMIT)
-            found[i] = steps
-            errors[i - start] = (left[i] - steps * scale) / shares[i, i]
+            found[i] = cut(np.rint(left[i] / scale), found[i - 1] if i % 2 else None)
+            errors[i - start] = (left[i] - found[i] * scale) / shares[i, i]
             left[i + 1 : end] -= np.outer(shares[i, i + 1 : end], errors[i - start])
         left[end:] -= shares[start:end, end:].T @ errors
-    nearest = np.clip(np.rint(weights / scale), -_LIMIT, _LIMIT).astype(np.int8)
-    better = _squared_error(found * scale - weights, moments) <= _squared_error(
-        nearest * scale - weights, moments
-    )
-    return np.where(better, found, nearest)
+    for i in range(count):
+        nearest[i] = cut(np.rint(weights[i] / scale), nearest[i - 1] if i % 2 else None)
+    tried = [_squared_error(steps * scale - weights, moments) for steps in (found, nearest)]
+    return np.where(tried[0] <= tried[1], found, nearest), np.minimum(*tried)
 
 
 def _squared_error(errors: Floats, moments: Doubles) -> Doubles:

@@ -150,6 +150,7 @@ def test_heads_and_scales_stay_in_floats(
         "int8": 0,
         "int8-even": 2,
         "int8-compensated": 2,
+        "int8-paired": 2,
     }
 
 
@@ -270,3 +271,58 @@ class TestRoundedWeights:
         moments = np.diag([1.0, 0, 0, 0, 0, 0, 0, 0])
         found = quantise.rounded_weights(weights, scale, moments)
         assert np.array_equal(found, np.rint(weights / scale))
+
+
+class TestPairedWeights:
+    """Weights of which two neighbours share 8 bits."""
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 10_000))
+    def test_sixteen_bits_never_overflow(self, inputs: int, outputs: int, seed: int) -> None:
+        """Whatever the activations are, and however weights make up for each other."""
+        rng = np.random.default_rng(seed)
+        weights = (rng.standard_t(2, size=(inputs, outputs))).astype(np.float32)
+        given = rng.normal(size=(100, 1)) + 0.3 * rng.normal(size=(100, inputs))
+        steps, scale = quantise.paired_weights(weights, given.T @ given)
+        assert steps.dtype == np.int8
+        assert scale.dtype == np.float32
+        assert np.all(scale > 0)
+        sizes = np.abs(np.pad(steps.astype(int), ((0, inputs % 2), (0, 0))))
+        assert sizes.max() <= 127
+        assert (255 * (sizes[0::2] + sizes[1::2])).max() <= 2**15 - 1
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 10_000))
+    def test_the_error_is_no_larger_than_to_the_nearest(
+        self, inputs: int, outputs: int, seed: int
+    ) -> None:
+        """At steps of the size at which no weight is cut: that size is among those tried."""
+        rng = np.random.default_rng(seed)
+        weights = rng.normal(size=(inputs, outputs)).astype(np.float32)
+        given = rng.normal(size=(200, 1)) + 0.3 * rng.normal(size=(200, inputs))
+        steps, scale = quantise.paired_weights(weights, given.T @ given)
+        sizes = np.abs(np.pad(weights, ((0, inputs % 2), (0, 0))))
+        whole = np.maximum((sizes[0::2] + sizes[1::2]).max(0) / 126, sizes.max(0) / 126)
+
+        def error(off: np.ndarray) -> np.ndarray:
+            return np.asarray(np.square(given @ off).sum(0))
+
+        found = error(steps * scale - weights)
+        # Rounding moves a weight by half a step at most.
+        worst = (whole / 2) ** 2 * np.square(np.abs(given).sum(1)).sum()
+        assert np.all(found <= worst * (1 + 1e-6) + 1e-9)
+
+    def test_steps_are_finer_than_with_seven_bits(self) -> None:
+        """So that products are nearer."""
+        rng = np.random.default_rng(5)
+        weights = rng.standard_t(4, size=(64, 32)).astype(np.float32)
+        given = rng.normal(size=(400, 1)) + rng.normal(size=(400, 64))
+        moments = given.T @ given
+        seven = (np.abs(weights).max(0) / 64).astype(np.float32)
+        before = quantise.rounded_weights(weights, seven, moments) * seven
+        steps, scale = quantise.paired_weights(weights, moments)
+
+        def error(found: np.ndarray) -> float:
+            return float(np.square(given @ (found - weights)).sum())
+
+        assert error(steps * scale) < 0.6 * error(before)
