@@ -79,11 +79,11 @@ class Bags:
         """Windows of each example, shape (examples,)."""
         return np.diff(self.bags)
 
-    def windows_of(self, indices: Sequence[int]) -> NDArray[np.int64]:
+    def windows_of(self, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
         """Return which windows are those of some of the examples, in order, shape (windows,)."""
         return _within(self.bags, np.asarray(indices, np.int64))
 
-    def taken(self, indices: Sequence[int]) -> Bags:
+    def taken(self, indices: Sequence[int] | NDArray[np.integer]) -> Bags:
         """Return some of the examples, at least one, in the order in which they are named."""
         chosen = np.asarray(indices, np.int64)
         windows = self.windows_of(indices)

@@ -94,10 +94,16 @@ class Teachers:
         Args:
             batch: what they read.
         """
-        with torch.no_grad():
-            said = [torch.sigmoid(read(model, batch, self.place)) for model in self._models]
-        weights = placed(np.repeat(self._weights(batch), batch.sizes, axis=0), self.place)
-        return (torch.stack(said, 1) * weights[:, :, None]).sum(1)
+        found = torch.zeros((len(batch.windows) - 1, len(HEADS)), device=self.place)
+        for model, weights in zip(self._models, self._weights(batch).T, strict=True):
+            # Whose say does not count is not asked.
+            asked = np.flatnonzero(weights)
+            if len(asked):
+                share = placed(np.repeat(weights[asked], batch.sizes[asked]), self.place)
+                with torch.no_grad():
+                    said = torch.sigmoid(read(model, batch.taken(asked), self.place))
+                found[placed(batch.windows_of(asked), self.place)] += share[:, None] * said
+        return found
 
     def _weights(self, batch: Bags) -> NDArray[np.float32]:
         """Return how much each counts, shape (examples, teachers); of an example it sums to 1."""

@@ -297,7 +297,17 @@ class TestTaught:
         one, two, three = bags(3)
         batch = pack([replace(e, question=n) for n, e in enumerate((one, two, three))])
         asked = teachers.Teachers([tmp_path / str(n) for n in range(3)], torch.device("cpu"))
+        shown: list[int] = []
+        original = teachers.read
+
+        def counted(model: Any, given: Any, place: Any) -> Any:
+            shown.append(len(given.windows) - 1)
+            return original(model, given, place)
+
+        monkeypatch.setattr(teachers, "read", counted)
         said = asked(batch)
+        # The third example is asked about thrice, and each of the others once.
+        assert sum(shown) == batch.sizes.sum() + 2 * batch.sizes[2]
         each = [torch.sigmoid(model(*padded(batch))[0]) for model in found]
         for number, expected in enumerate((each[0], each[1], torch.stack(each).mean(0))):
             part = slice(batch.bags[number], batch.bags[number + 1])
