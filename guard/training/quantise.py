@@ -1,10 +1,10 @@
 """Ways to write a float graph in int8, and what brings the rounded graph near to it.
 
-Weights get 7 bits and a scale per column, activations 8 bits and a scale per window. What is
-rewritten before changes nothing in floats: neurons that stand out are split, channels are brought
-to like sizes (SmoothQuant, Xiao et al., ICML 2023), each word's embedding gets a scale of its own,
-and attention becomes one operator, which is faster. Rounded weights can then make up for each
-other's errors (GPTQ, Frantar et al., ICLR 2023).
+Weights get 7 bits, or share 8 with a neighbour, and a scale per column; activations get 8 bits and
+a scale per window. What is rewritten before changes nothing in floats: neurons that stand out are
+split, channels are brought to like sizes (SmoothQuant, Xiao et al., ICML 2023), each word's
+embedding gets a scale of its own, and attention becomes one operator, which is faster. Rounded
+weights can then make up for each other's errors (GPTQ, Frantar et al., ICLR 2023).
 
 This module does not know what a graph is for, nor which way is the best (`export`).
 """
