@@ -12,6 +12,7 @@ This module does not know what a graph is for, nor which way is the best (`expor
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -95,29 +96,22 @@ def _even(source: Path, target: Path, windows: Sequence[Window]) -> None:
         _plain(path, target, windows)
 
 
-def _compensated(source: Path, target: Path, windows: Sequence[Window]) -> None:
-    """As `_even`, with weights that make up for each other's rounding."""
+def _compensated(
+    source: Path, target: Path, windows: Sequence[Window], *, paired: bool = False
+) -> None:
+    """As `_even`, with weights that make up for each other's rounding, and may share 8 bits."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rewritten.onnx"
         onnx.save(rewritten(source, windows), path)
         _plain(path, target, windows)
-        compensate(path, target, windows)
-
-
-def _paired(source: Path, target: Path, windows: Sequence[Window]) -> None:
-    """As `_compensated`, with 8 bits for what stands beside a small weight."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rewritten.onnx"
-        onnx.save(rewritten(source, windows), path)
-        _plain(path, target, windows)
-        compensate(path, target, windows, paired=True)
+        compensate(path, target, windows, paired=paired)
 
 
 WAYS: Final[Mapping[str, Callable[[Path, Path, Sequence[Window]], None]]] = {
     "int8": _plain,
     "int8-even": _even,
     "int8-compensated": _compensated,
-    "int8-paired": _paired,
+    "int8-paired": partial(_compensated, paired=True),
 }
 """Ways to quantise: from a float graph, to a path, with windows to look at activations in."""
 
