@@ -22,7 +22,7 @@ from guard.training import train as module
 from guard.training.data import HEADS
 from guard.training.examples import Example
 from guard.training.passes import pack
-from guard.training.reading import padded
+from guard.training.reading import padded, read
 from guard.training.train import CHECKPOINT, Config, Taught, batch_loss, head_weights
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class TestTaught:
         batch = pack([replace(e, question=n) for n, e in enumerate((one, two, three))])
         asked = teachers.Teachers([tmp_path / str(n) for n in range(3)], torch.device("cpu"))
         shown: list[int] = []
-        original = teachers.read
+        original = read
 
         def counted(model: Any, given: Any, place: Any) -> Any:
             shown.append(len(given.windows) - 1)
