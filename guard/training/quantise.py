@@ -460,7 +460,8 @@ def paired_weights(weights: Floats, moments: Doubles) -> tuple[NDArray[np.int8],
     """
     inputs, outputs = weights.shape
     sizes = np.abs(np.pad(weights, ((0, inputs % 2), (0, 0))))
-    largest = np.maximum((sizes[0::2] + sizes[1::2]).max(0) / (_PAIR - 1), sizes.max(0) / _STEP)
+    # One less than a pair may have: rounding both up adds as much.
+    largest = (sizes[0::2] + sizes[1::2]).max(0) / (_PAIR - 1)
     largest = np.maximum(largest, np.finfo(np.float32).tiny)
     scales = np.concatenate([largest * share for share in _SHARES]).astype(np.float32)
     steps, errors = _steps(np.tile(weights, len(_SHARES)), scales, moments, _beside)
