@@ -6,6 +6,7 @@ This module does not know how a head is fitted.
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -29,6 +30,12 @@ _LONG: Final = 3
 _PRIOR: Final = 0.02
 """The default of a security class."""
 
+_FEW: Final = 2
+"""Answers to one question from which nothing follows."""
+
+_ONE_SIDED: Final = 0.5
+"""By how much the shares of either side that answer a question may differ."""
+
 _SHOWN_LINES: Final = 6
 _ODD: Final = 0.1
 """Share of the other side that a row's score must be beyond to look mislabelled."""
@@ -50,6 +57,8 @@ def advice(
     """
     found = [
         *_too_few(figures),
+        *_alike(bags),
+        *_one_sided(bags),
         *_separable(figures),
         *_mislabelled(bags, scores),
         *_long(bags),
@@ -77,6 +86,41 @@ def _too_few(figures: dict[str, Any]) -> list[str]:
             "have learned their topic"
         )
     return found
+
+
+def _alike(bags: Sequence[Bag]) -> list[str]:
+    """Return a hint where no fit could see other texts with label 0 than it was measured on."""
+    negatives = [bag.copies for bag in bags if not bag.positive]
+    if len(set(negatives)) != 1:
+        return []
+    text = "near copies count as one, so a single text has label 0, and what is measured against it"
+    return [f"{text} comes from fits that saw none: add different ones"]
+
+
+def _one_sided(bags: Sequence[Bag]) -> list[str]:
+    """Return a hint at the question that tells the sides apart best, if any does."""
+    answered = [
+        Counter(bag.question for bag in bags if bag.positive == side) for side in (False, True)
+    ]
+    totals = [counter.total() for counter in answered]
+
+    def lead(side: int, question: int) -> float:
+        one, other = (answered[n][question] / max(1, totals[n]) for n in (side, 1 - side))
+        return one - other
+
+    asked = [
+        (side, question)
+        for side in (1, 0)
+        for question, count in answered[side].items()
+        if question is not None and count > _FEW
+    ]
+    side, question = max(asked, key=lambda found: lead(*found), default=(0, -1))
+    if not asked or lead(side, question) <= _ONE_SIDED:
+        return []
+    found = f"{answered[side][question]} of {totals[side]} texts with label {side}"
+    other = f"{answered[1 - side][question] or 'none'} with label {1 - side}"
+    mend = f"give that question answers with label {1 - side}, too"
+    return [f"{found} answer one question, and {other}: {mend}, or the head may learn the question"]
 
 
 def _separable(figures: dict[str, Any]) -> list[str]:

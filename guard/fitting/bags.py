@@ -39,7 +39,7 @@ ALIKE: Final = 0.7
 
 _PAIR_COLUMNS: Final = 2048
 _SHARED_PROMPT: Final = 0.2
-"""Share of the rows from which a common prompt says nothing about what belongs together."""
+"""Share of one side's rows from which a common prompt binds nothing."""
 
 _PROMPTS: Final = (
     "Can you help me with this?",
@@ -62,6 +62,7 @@ class Bag:
         positive: whether it is of the category.
         copies: answers of one number are near copies of one another.
         group: answers of one number must not be torn apart by a split.
+        question: answers to one prompt have one number; `None` where there is no prompt.
         key: a hash of what it says; orders bags whatever the order of the rows.
         line: where it stands in its file.
     """
@@ -71,6 +72,7 @@ class Bag:
     positive: bool
     copies: int
     group: int
+    question: int | None
     key: str
     line: int
 
@@ -87,7 +89,8 @@ def bags(
     """
     ordered = sorted(examples, key=_key)
     copies = near_copies([example.text for example in ordered])
-    groups = _groups(ordered, copies)
+    questions = _questions(ordered)
+    groups = _groups(ordered, copies, questions)
 
     def bag(index: int) -> Bag:
         example = ordered[index]
@@ -99,6 +102,7 @@ def bags(
             positive=example.positive,
             copies=copies[index],
             group=groups[index],
+            question=questions[index],
             key=key,
             line=example.line,
         )
@@ -135,15 +139,42 @@ def near_copies(texts: Sequence[str]) -> list[int]:
     return found
 
 
-def _groups(examples: Sequence[Example], copies: Sequence[int]) -> list[int]:
+def _questions(examples: Sequence[Example]) -> list[int | None]:
+    """Return a number per row: the place of the first row with its prompt, if it has one."""
+    first: dict[str, int] = {}
+    return [
+        first.setdefault(example.prompt, index) if example.prompt else None
+        for index, example in enumerate(examples)
+    ]
+
+
+def _groups(
+    examples: Sequence[Example], copies: Sequence[int], questions: Sequence[int | None]
+) -> list[int]:
     """Return a number per row: near copies and answers to one question stay together."""
     found = list(copies)
-    prompts = Counter(example.prompt for example in examples)
-    first: dict[str, int] = {}
-    for index, example in enumerate(examples):
-        common = prompts[example.prompt] > max(2, _SHARED_PROMPT * len(examples))
-        if example.prompt and not common:
-            _join(found, first.setdefault(example.prompt, index), index)
+    common = _common(examples, questions)
+    for index, question in enumerate(questions):
+        if question is not None and question not in common:
+            _join(found, question, index)
+    return found
+
+
+def _common(examples: Sequence[Example], questions: Sequence[int | None]) -> set[int | None]:
+    """Return the questions that bind nothing, since much of one side answers them.
+
+    Each side is asked alone: a question that every positive answers may still be rare among all
+    rows, and would leave a split without positives.
+    """
+    found: set[int | None] = set()
+    for side in (True, False):
+        answered = Counter(
+            question
+            for example, question in zip(examples, questions, strict=True)
+            if example.positive == side
+        )
+        most = max(2, _SHARED_PROMPT * answered.total())
+        found |= {question for question, count in answered.items() if count > most}
     return found
 
 

@@ -8,7 +8,9 @@ What each thing counts, and why:
 - every row is also seen without its prompt (or with a borrowed one), so that the head cannot
   learn whether there was a prompt;
 - penalty, calibration and figures come from folds that did not see the row, and near copies and
-  answers to one question are in one fold;
+  answers to one question are in one fold, as long as every fold is left enough of either side;
+- where mostly one side answers a question that cannot stay in one fold, a held-out score is the
+  one with the question or without it that speaks against the label: it must not do for a sign;
 - evidence is bounded by what the rows can bear: the lower bound of the share of positives above
   a score, over the upper bound of the share of negatives above it.
 
@@ -63,6 +65,9 @@ _OWN_MOST: Final = 0.2
 _OWN_HALF: Final = 20
 """Own negatives from which they have half of that."""
 
+_EVEN: Final = 0.8
+"""Share of one side over that of the other from which both answer a question as often."""
+
 _SLOPE_HOLD: Final = 3.0
 """As `guard.calibration.FREE`: keeps the slope finite where a score separates the rows."""
 
@@ -116,20 +121,27 @@ def fit(bags: Sequence[Bag], benign: Benign | None) -> Fitted:
 
 def _enough(bags: Sequence[Bag], benign: Benign | None) -> None:
     problems = []
-    positive, negative = (
-        len({bag.copies for bag in bags if bag.positive == side}) for side in (True, False)
-    )
+    (positive, copied), (negative, _) = (_different(bags, side=side) for side in (True, False))
+    sample = 0 if benign is None else len(benign.embeddings)
     if positive < FEWEST:
+        more = f" ({copied} more are near copies of others, and count for nothing)"
         problems.append(
-            f"{positive} different texts have label 1: give at least {FEWEST}, better 20 to 200"
+            f"{positive} different texts have label 1{more if copied else ''}: give at least "
+            f"{FEWEST}, better 20 to 200"
         )
-    if benign is None and negative < FEWEST:
+    if sample < FEWEST and negative < FEWEST:
         problems.append(
             f"the model has no sample of benign embeddings, and {negative} different texts have "
             f"label 0: give at least {FEWEST}, better as many as have label 1"
         )
     if problems:
         raise ConfigurationError(problems)
+
+
+def _different(bags: Sequence[Bag], *, side: bool) -> tuple[int, int]:
+    """Return how many different texts a side has, and how many more are near copies."""
+    copies = [bag.copies for bag in bags if bag.positive == side]
+    return len(set(copies)), len(copies) - len(set(copies))
 
 
 class _Table:
@@ -159,6 +171,7 @@ class _Table:
         self.shares = self._shares()
         self._unit_shares = (self.shares / np.bincount(self._bag))[self._bag]
         self.fold, self.folds = _folds(bags, len(sample))
+        self._telling = np.array([*_telling(bags, self.fold), *[False] * len(sample)], bool)
         self._project(sample if len(sample) else self._x)
 
     def line(self, use: Booleans, penalty: float, start: Linear | None = None) -> Linear:
@@ -169,9 +182,18 @@ class _Table:
         return regression(self._x[rows], truth, _balanced(shares, truth), penalty, start)
 
     def scores(self, line: Linear) -> Floats:
-        """Return each bag's highest score over its units as given."""
+        """Return each bag's highest score over its units as given.
+
+        Where the question gives the side away, the line may have learned it and not the answers.
+        There the score is with the question or without it, whichever speaks against the label.
+        """
+        given, others = self._highest(line, self._given), self._highest(line, ~self._given)
+        lower, higher = np.minimum(given, others), np.maximum(given, others)
+        return np.where(self._telling, np.where(self.truth, lower, higher), given)
+
+    def _highest(self, line: Linear, rows: Booleans) -> Floats:
         found = np.full(len(self.truth), -math.inf)
-        np.maximum.at(found, self._bag[self._given], line.scores(self._x[self._given]))
+        np.maximum.at(found, self._bag[rows], line.scores(self._x[rows]))
         return found
 
     def unfolded(self, line: Linear) -> tuple[Floats, float]:
@@ -214,19 +236,56 @@ def _balanced(shares: Floats, truth: Booleans) -> Floats:
 
 
 def _folds(bags: Sequence[Bag], sample: int) -> tuple[NDArray[np.int64], int]:
-    """Return each bag's fold and how many there are; both sides are spread evenly."""
-    group_of: dict[int, list[Bag]] = {}
-    for bag in bags:
-        group_of.setdefault(bag.group, []).append(bag)
-    # A group with both sides counts with the positives: of them there are few.
-    order = sorted(
-        group_of, key=lambda g: (not any(b.positive for b in group_of[g]), group_of[g][0].key)
-    )
-    positive = sum(any(b.positive for b in group_of[g]) for g in group_of)
-    count = max(2, min(FOLDS, positive))
+    """Return each bag's fold and how many there are; both sides are spread evenly.
+
+    No fold holds a whole side (unless that is one text, and the sample stands in): `_enough` saw
+    to it that there are different texts, and `_together` keeps them in different groups.
+    """
+    together = _together(bags)
+    sides: dict[int, set[bool]] = {}
+    keys: dict[int, str] = {}
+    for group, bag in zip(together, bags, strict=True):
+        sides.setdefault(group, set()).add(bag.positive)
+        keys.setdefault(group, bag.key)
+    # Groups with both sides stand in the middle, so that either side's come one after another.
+    order = sorted(sides, key=lambda g: (True not in sides[g], False in sides[g], keys[g]))
+    count = min(FOLDS, sum(True in found for found in sides.values()))
     rank = {group: place % count for place, group in enumerate(order)}
-    own = [rank[bag.group] for bag in bags]
+    own = [rank[group] for group in together]
     return np.array([*own, *(np.arange(sample) % count)], np.int64), count
+
+
+def _together(bags: Sequence[Bag]) -> list[int]:
+    """Return a number per bag; bags of one number are in one fold.
+
+    Common questions and near copies can chain most of a side into one group, which would then be
+    scored by a fit that saw hardly any of it. There near copies alone stay together.
+    """
+    for side in (True, False):
+        groups = {bag.group for bag in bags if bag.positive == side}
+        copies = {bag.copies for bag in bags if bag.positive == side}
+        if len(groups) < min(FOLDS, len(copies)):
+            return [bag.copies for bag in bags]
+    return [bag.group for bag in bags]
+
+
+def _telling(bags: Sequence[Bag], fold: NDArray[np.int64]) -> list[bool]:
+    """Return which bags' question gives their side away: mostly one side answers it elsewhere."""
+    folds: dict[int | None, set[int]] = {}
+    for bag, number in zip(bags, fold[: len(bags)].tolist(), strict=True):
+        folds.setdefault(bag.question, set()).add(number)
+    sides = [
+        Counter(bag.question for bag in bags if bag.positive == side) for side in (True, False)
+    ]
+
+    def even(question: int | None) -> bool:
+        low, high = sorted(side[question] / max(1, side.total()) for side in sides)
+        return low >= _EVEN * high
+
+    return [
+        bag.question is not None and len(folds[bag.question]) > 1 and not even(bag.question)
+        for bag in bags
+    ]
 
 
 def _best(table: _Table) -> tuple[float, Floats]:

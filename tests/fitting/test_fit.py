@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from guard.errors import ConfigurationError, ModelError
 from guard.fitting import benign, check_name, make_head, sample_of
-from guard.fitting.bags import bags, near_copies
+from guard.fitting.bags import Bag, bags, near_copies
 from guard.fitting.benign import Benign
 from guard.fitting.examples import Example
+from guard.fitting.fit import FEWEST, _folds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,34 @@ def logit(head: OwnHead, classifier: Classifier, words: str) -> float:
 def evidence(head: OwnHead, classifier: Classifier, words: str) -> float:
     """Return a head's evidence for a text of one window."""
     return head.calibration.evidence(logit(head, classifier, words))
+
+
+def asked(rows: list[Example], of_it: str, others: str) -> list[Example]:
+    """Return the rows with a prompt a side; `{}` in it stands for the row's line."""
+    return [
+        replace(row, prompt=(of_it if row.positive else others).format(row.line)) for row in rows
+    ]
+
+
+def bag(line: int, copies: int, group: int, *, positive: bool) -> Bag:
+    """Return a bag without units."""
+    none = np.empty((0, 1))
+    return Bag(none, none, positive, copies, group, None, f"{line:04}", line)
+
+
+@st.composite
+def many_bags(draw: st.DrawFn) -> list[Bag]:
+    """Return bags with enough different texts of either side, however they hang together."""
+    copies = st.integers(0, 15)
+    sides = [draw(st.sets(copies, min_size=FEWEST)) for _ in range(2)]
+    known = [(side, number) for side in (0, 1) for number in sides[side]]
+    again = draw(st.lists(st.sampled_from(known), max_size=20))
+    order = draw(st.permutations([*known, *again]))
+    group_of = draw(st.lists(st.integers(0, 15), min_size=16, max_size=16))
+    return [
+        bag(line, number, group_of[number], positive=side == 1)
+        for line, (side, number) in enumerate(order)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +173,82 @@ class TestLearning:
         assert any("keep the passages" in sentence for sentence in head.advice)
 
 
+class TestQuestions:
+    """Rows that share prompts."""
+
+    @pytest.mark.parametrize(
+        ("of_it", "others"),
+        [
+            ("boat", "harbour {}"),
+            ("boat {}", "harbour"),
+            ("boat", "boat"),
+            ("boat", "harbour"),
+        ],
+    )
+    @pytest.mark.parametrize("count", [12, 5])
+    def test_a_shared_one_leaves_no_fold_without_a_side(
+        self, of_it: str, others: str, count: int, tiny: Classifier, ordinary: Benign
+    ) -> None:
+        """Whoever answers one question, held-out scores come from fits that saw both sides."""
+        rows = asked(examples(count, negatives=70), of_it, others)
+        head = make_head(tiny, "rival_talk", rows, sample=ordinary)
+        assert head.figures["folds"] == 5
+        assert head.figures["auroc_own"]["value"] > 0.9
+        assert head.calibration.maximum > 1
+        assert not any("check the labels" in sentence for sentence in head.advice)
+
+    def test_a_chain_of_questions_and_near_copies(self, tiny: Classifier, ordinary: Benign) -> None:
+        """Pairs whose negatives are near copies would be one group: they are parted."""
+        refusal = "the mate will not speak of what any other pier may charge"
+        rows = [row for row in examples(12) if row.positive]
+        rows += [
+            Example(f"{refusal} {row.line}", positive=False, line=100 + row.line) for row in rows
+        ]
+        rows = [replace(row, prompt=f"boat {row.line % 100}") for row in rows]
+        assert len({bag.group for bag in bags(tiny, rows, lambda: None)}) == 1
+        head = make_head(tiny, "rival_talk", rows, sample=ordinary)
+        assert head.figures["folds"] == 5
+        assert head.calibration.maximum > 1
+        assert any("a single text has label 0" in sentence for sentence in head.advice)
+
+    @pytest.mark.parametrize(
+        ("of_it", "others"),
+        [("price offer", "plan seat"), ("price offer", "plan {}"), ("price {}", "plan seat")],
+    )
+    def test_they_are_not_taken_for_the_category(
+        self, of_it: str, others: str, tiny: Classifier, ordinary: Benign
+    ) -> None:
+        """Labels by chance do not look learned because one side answers one question."""
+        rng = random.Random(8)
+        rows = [Example(text(rng, HARBOUR), positive=n % 2 == 0, line=n + 1) for n in range(40)]
+        head = make_head(tiny, "noise", asked(rows, of_it, others), sample=ordinary)
+        assert head.figures["auroc_own"]["value"] < 0.8
+        assert head.calibration.maximum < 2
+        assert any("may learn the question" in sentence for sentence in head.advice)
+
+    def test_an_even_one_costs_nothing(self, tiny: Classifier, ordinary: Benign) -> None:
+        """A question that every row answers changes hardly anything."""
+        plain, even = (
+            make_head(tiny, "rival_talk", asked(examples(), q, q), sample=ordinary)
+            for q in ("", "boat")
+        )
+        assert even.calibration.maximum == pytest.approx(plain.calibration.maximum, abs=0.3)
+        assert not any("may learn the question" in sentence for sentence in even.advice)
+
+    @given(found=many_bags(), sample=st.integers(0, 12))
+    def test_every_fold_is_left_both_sides(self, found: list[Bag], sample: int) -> None:
+        """Nothing is fitted without positives or negatives, and near copies stay together."""
+        fold, count = _folds(found, sample)
+        truth = np.array([*(bag.positive for bag in found), *[False] * sample])
+        assert count == 5
+        for number in range(count):
+            left = truth[fold != number]
+            assert left.any()
+            assert not left.all()
+        places = {(bag.copies, place) for bag, place in zip(found, fold.tolist(), strict=False)}
+        assert len(places) == len({bag.copies for bag in found})
+
+
 class TestPromises:
     """What evidence can be relied on for."""
 
@@ -217,6 +322,22 @@ class TestProblems:
         with pytest.raises(ConfigurationError, match=f"^{count} different texts have label 1"):
             make_head(tiny, "rival_talk", rows, sample=ordinary)
 
+    def test_near_copies_alone(self, tiny: Classifier, ordinary: Benign) -> None:
+        """That texts are many but alike is named as the reason."""
+        words = "they charge more than a rival of ours at the other pier would ever"
+        rows = [Example(f"{words} {n}", positive=True, prompt="boat") for n in range(12)]
+        with pytest.raises(ConfigurationError, match=r"^1 different texts .* \(11 more are near"):
+            make_head(tiny, "rival_talk", [*rows, *examples(0)], sample=ordinary)
+
+    @pytest.mark.parametrize("units", [0, 4])
+    def test_a_sample_too_small_to_be_parted(
+        self, units: int, tiny: Classifier, ordinary: Benign
+    ) -> None:
+        """It is as good as none."""
+        few = Benign(ordinary.embeddings[:units], ordinary.prompted[:units])
+        with pytest.raises(ConfigurationError, match="0 different texts have label 0"):
+            make_head(tiny, "rival_talk", examples(negatives=0), sample=few)
+
     def test_one_side_alone(self, tiny: Classifier) -> None:
         """Without a sample negative rows are needed."""
         with pytest.raises(ConfigurationError, match="0 different texts have label 0"):
@@ -256,6 +377,13 @@ class TestBags:
         assert len(set(found.values())) == 7
         common = [Example(row.text, row.positive, "the same") for row in rows]
         assert len({bag.group for bag in bags(tiny, common, lambda: None)}) == 8
+
+    def test_what_one_side_shares_binds_nothing(self, tiny: Classifier) -> None:
+        """A question is common where much of one side answers it, rare as that side may be."""
+        rows = asked(examples(5, negatives=60), "boat", "harbour {}")
+        found = bags(tiny, rows, lambda: None)
+        assert len({bag.group for bag in found if bag.positive}) == 5
+        assert len({bag.question for bag in found if bag.positive}) == 1
 
     def test_each_is_reported(self, tiny: Classifier) -> None:
         """Progress is told once an example."""
