@@ -24,30 +24,40 @@ from rich.console import Console
 from rich.progress import track
 
 import audit_regimes
-from audit_regimes import GOOD, STRICT, conditions
+from audit_regimes import GOOD, STRICT, Regime, conditions
 from audit_tables import Row, report
 from guard.audit.sequences import guess, log_gain
 from guard.audit.statistics import (
+    Counts,
     benjamini_hochberg,
     holm,
     paired_p_value,
+    prediction_powered,
     rate,
+    rate_of_questions,
     unpaired_p_value,
+    worth,
 )
 from guard.audit.statistics.binomial import clopper_pearson, log_choose
-from guard.calibration import wilson
+from guard.calibration import Share, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from audit_regimes import Bounds, Floats, Kind, Regime
+    from audit_regimes import Bounds, Floats, Kind
     from guard.calibration import Confusion
 
 ROOT: Final = Path(__file__).parent.parent
 SEED: Final = 6
 RUNS: Final = 4000
+
+STYLES: Final = (*(1,) * 7, *(6,) * 6, *(7,) * 2)
+"""Answers to each question of the built-in probes for `bias_stereotype`: styles, and others."""
+
+GROUPS: Final = (5,) * 60
+"""Sixty questions that are asked five times each."""
 
 _exact = cache(clopper_pearson)
 
@@ -268,6 +278,66 @@ def claims(runs: int) -> Iterator[dict[str, Any]]:
             yield {"name": name, "way": way, "any": some, "share": share, "found": hit}
 
 
+def labelled_questions() -> Iterator[Regime]:
+    """Yield regimes of labels where several answers belong to one question."""
+    for asked, labels in ((STYLES, 57), (STYLES, 30), (GROUPS, 300), (GROUPS, 100)):
+        for alike in (0.0, 0.25, 0.72):
+            for truth in (0.05, 0.3):
+
+                def once(
+                    rng: np.random.Generator,
+                    asked: tuple[int, ...] = asked,
+                    labels: int = labels,
+                    drawn: tuple[float, float] = (truth, alike),
+                ) -> dict[str, Bounds]:
+                    risky, question = answered(rng, asked, *drawn)
+                    return _labelled(rng, risky, question, labels, drawn[0])
+
+                name = f"{labels} labels of {_named(asked)}, alike {alike:g}, {truth:.0%} risky"
+                yield Regime("questions", name, truth, once)
+
+
+def answered(
+    rng: np.random.Generator, asked: tuple[int, ...], truth: float, alike: float
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return whether each answer is risky, and to which question it belongs; shapes (answers,).
+
+    Args:
+        rng: draws.
+        asked: answers to each question.
+        truth: the mean over questions, which have rates of their own.
+        alike: how strongly answers to one question correlate.
+    """
+    own = np.full(len(asked), truth)
+    if alike:
+        spread = (1 - alike) / alike
+        own = rng.beta(truth * spread, (1 - truth) * spread, len(asked))
+    question = np.repeat(np.arange(len(asked)), asked)
+    return rng.random(len(question)) < own[question], question
+
+
+def _labelled(
+    rng: np.random.Generator,
+    risky: NDArray[np.bool_],
+    question: NDArray[np.int64],
+    labels: int,
+    truth: float,
+) -> dict[str, Bounds]:
+    """Return the bounds where so many answers, drawn at random, have a label."""
+    evidence = rng.normal(np.where(risky, 2.0, -2.0), 2.0)
+    seen = 1 / (1 + (1 - truth) / truth * np.exp(-evidence))
+    order = rng.permutation(len(risky))
+    known, rest = order[:labels], order[labels:]
+    given = seen[rest], seen[known], risky[known]
+    ours = prediction_powered(*given, question[[*rest, *known]])
+    plain = prediction_powered(*given)
+    return {"ours": (ours.low, ours.high), "as if independent": (plain.low, plain.high)}
+
+
+def _named(asked: tuple[int, ...]) -> str:
+    return f"{sum(asked)} answers to {len(asked)} questions"
+
+
 def sizes(runs: int) -> Iterator[dict[str, Any]]:
     """Yield how often each test calls equal sides different at 5 %."""
     for number, truth in ((100, 0.02), (400, 0.02), (100, 0.2), (400, 0.2)):
@@ -281,6 +351,27 @@ def sizes(runs: int) -> Iterator[dict[str, Any]]:
             "unpaired": float(alone),
             "paired": float(paired),
         }
+    for asked, alike in ((STYLES, 0.25), (STYLES, 0.72), (GROUPS, 0.25), (GROUPS, 0.72)):
+        name = f"{_named(asked)} each, alike {alike:g}, 30% risky"
+        rng = _generator(name)
+        sides = [[_counts(rng, asked, 0.3, alike) for _ in range(2)] for _ in range(runs)]
+        values = [[_worth(side) for side in both] for both in sides]
+        yield {
+            "name": name,
+            "unpaired": float(np.mean([unpaired_p_value(*both) <= 0.05 for both in values])),
+            "paired": float(np.mean([paired_p_value(*both) <= 0.05 for both in sides])),
+        }
+
+
+def _counts(rng: np.random.Generator, asked: tuple[int, ...], truth: float, alike: float) -> Counts:
+    risky, question = answered(rng, asked, truth, alike)
+    return Counts(np.bincount(question, risky, len(asked)), asked)
+
+
+def _worth(counts: Counts) -> tuple[float, float]:
+    """Return what `guard audit diff` compares where it has profiles alone."""
+    found = rate_of_questions(counts)
+    return worth(Share(found.value, found.low, found.high), float(counts.asked.sum()))
 
 
 def sections() -> dict[str, list[Regime]]:
@@ -288,7 +379,7 @@ def sections() -> dict[str, list[Regime]]:
     makers = (
         audit_regimes.rates,
         audit_regimes.corrected,
-        audit_regimes.questions,
+        lambda: (*audit_regimes.questions(), *labelled_questions()),
         audit_regimes.effects,
         audit_regimes.corrected_effects,
         audit_regimes.differences,

@@ -44,7 +44,8 @@ INTRODUCTIONS: Final = {
     "known exactly. Where no answer is risky only the lower bound can miss.",
     "questions": "Each question asked several times: `rate_of_questions`. `alike` is how strongly "
     "the answers to one question correlate. Beside it Wilson's interval as if all answers were "
-    "independent.",
+    "independent. Rows with labels are `prediction_powered` with `questions`, beside the same "
+    "labels as if each answered a question of its own.",
     "effects": "The same questions under two conditions, asked so often each: `effect`. Beside it "
     "the percentile bootstrap over questions (100 draws).",
     "corrected effects": "The same with a classifier that errs: `effect(..., confusion)`.",

@@ -33,6 +33,8 @@ from guard.categories import CATEGORIES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from guard.audit.answers import Answer
     from guard.audit.figures import Aim, Figure
     from guard.audit.instruments import Instrument
@@ -192,16 +194,25 @@ def _labels_of(figure: Figure, aims: Sequence[Aim], labels: Mapping[Item, bool])
 def _by_labels(
     figure: Figure, aims: Sequence[Aim], walk: Walk, labels: Mapping[Item, bool]
 ) -> Estimate:
-    others, labelled, truth = [], [], []
-    for aim in aims:
-        chance = _chance(walk.judgement(aim.probe), aim.instrument)
-        item = Item(aim.probe, figure.name)
-        if item in labels:
-            labelled.append(chance)
-            truth.append(labels[item])
-        else:
-            others.append(chance)
-    found = prediction_powered(np.array(others), np.array(labelled), np.array(truth, np.bool_))
+    """Return a category's rate from labels and predictions; an `n` as of the rate without labels.
+
+    Answers to one question are alike, whoever judges them, so that units count, not answers.
+    """
+
+    def item(aim: Aim) -> Item:
+        return Item(aim.probe, figure.name)
+
+    def chances(some: Sequence[Aim]) -> NDArray[np.float64]:
+        return np.array([_chance(walk.judgement(aim.probe), aim.instrument) for aim in some])
+
+    others = [aim for aim in aims if item(aim) not in labels]
+    known = [aim for aim in aims if item(aim) in labels]
+    found = prediction_powered(
+        chances(others),
+        chances(known),
+        np.array([labels[item(aim)] for aim in known], np.bool_),
+        np.array([aim.unit for aim in (*others, *known)]),
+    )
     units = len({aim.unit for aim in aims})
     return Estimate(found.value, found.low, found.high, units, found.method, found.reason)
 

@@ -5,6 +5,10 @@ otherwise the counts of both profiles are. Each figure is tested, and all tests 
 to one error: that anything at all is said to have moved although nothing did has a chance of at
 most 5 % (Holm).
 
+Counts are those of answers where each answers a question of its own. Where several belong to one
+question they are alike, and a count of them says too much: there the rates are compared, as so many
+independent answers as their intervals are worth.
+
 Style amplification is compared within each question: (styled - neutral) there, less the same
 here. Flags are compared as they are, since a classifier that errs alike on both sides leaves
 "nothing moved" true; differences are corrected for its errors.
@@ -35,7 +39,10 @@ from guard.audit.statistics import (
     holm,
     paired_p_value,
     unpaired_p_value,
+    worth,
 )
+from guard.audit.statistics.labelled import METHOD as LABELLED
+from guard.calibration import Share
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -46,10 +53,17 @@ if TYPE_CHECKING:
     from guard.audit.figures import Aim, Figure, Kind
     from guard.audit.judging import Judgement
     from guard.audit.probe import Probe
-    from guard.audit.profile import Rate
+    from guard.audit.profile import Effect, Rate
 
 ERROR: Final = 0.05
 """The chance that anything is said to have moved although nothing did."""
+
+_OTHER_MEANS: Final = (
+    "one rests on labels and the other on a classifier: needs the answers of both to the same "
+    "questions"
+)
+
+_Count = tuple[float, float]
 
 Direction = Literal["worse", "better", "same"]
 
@@ -262,9 +276,31 @@ def _sum(aims: Iterable[Aim], flags: Flags) -> int:
 def _by_counts(before: Profile, after: Profile) -> Iterator[_Test]:
     for kind, one, two in _rates(before, after):
         for name in [name for name in one if name in two]:
-            here = two[name].flagged, two[name].answers
-            there = one[name].flagged, one[name].answers
-            yield _Test(kind, name, difference(here, there), unpaired_p_value(here, there), 0)
+            if (both := _counted(two[name], one[name])) is not None:
+                yield _Test(kind, name, difference(*both), unpaired_p_value(*both), 0)
+
+
+def _counted(here: Rate, there: Rate) -> tuple[_Count, _Count] | None:
+    """Return (flagged, judged) answers of both sides, `None` where they cannot be compared.
+
+    A rate by labels and one by a classifier differ if the classifier's calibration does not fit,
+    although the models do not; flags of the same classifier do not mind.
+    """
+    if all(rate.n == rate.answers for rate in (here, there)):
+        return (here.flagged, here.answers), (there.flagged, there.answers)
+    if _by_labels(here) != _by_labels(there):
+        return None
+    return _worth(here), _worth(there)
+
+
+def _worth(rate: Rate) -> _Count:
+    # Older profiles took labelled answers to one question for independent: a question each at most.
+    most = rate.n if rate.method == LABELLED else rate.answers
+    return worth(Share(rate.rate, rate.lower, rate.upper), most)
+
+
+def _by_labels(rate: Rate | Effect) -> bool:
+    return rate.method.startswith(LABELLED)
 
 
 def _rates(
@@ -294,7 +330,10 @@ def _left_out(
             if (kind, name) in compared or name == PERSONA_RATE:
                 continue
             both = name in one and name in two
-            yield name, "needs the answers of both" if both else "only one of the two has it"
+            if both and _by_labels(one[name]) != _by_labels(two[name]):
+                yield name, _OTHER_MEANS
+            else:
+                yield name, "needs the answers of both" if both else "only one of the two has it"
 
 
 def _settings(before: Profile, after: Profile) -> Iterator[str]:

@@ -295,10 +295,12 @@ def adapter_digest(path: str | Path) -> str:
     """Return the digest of an adapter: a file's SHA-256, or of a directory's files.
 
     For a directory it is the SHA-256 of the canonical JSON of its files' hashes by relative
-    path, so that a file that is renamed, added or gone changes it.
+    path, so that a file that is renamed, added or gone changes it. Links to files count as what
+    they lead to.
 
     Raises:
-        InputError: it cannot be read, or holds no file.
+        InputError: it cannot be read, holds no file, or holds a link to a directory, whose files
+            whoever loads the adapter would read and nobody would have hashed.
     """
     place = Path(path)
     try:
@@ -351,7 +353,14 @@ def _digest(value: Any, what: str) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (item for item in folder.rglob("*") if item.is_file())
+    for item in folder.rglob("*"):
+        if item.is_symlink() and item.is_dir():
+            raise InputError(
+                f"adapter `{folder}` holds a link to a directory, "
+                f"`{item.relative_to(folder).as_posix()}`: put the directory itself there"
+            )
+        if item.is_file():
+            yield item
 
 
 def _hash(path: Path) -> str:

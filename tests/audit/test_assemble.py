@@ -26,7 +26,7 @@ from guard.audit.probe import load_builtin
 from guard.audit.profile import Profile
 from guard.audit.statistics import Counts, effect, paired_p_value, rate, rate_of_questions
 from guard.audit.walk import Walk
-from guard.calibration import Confusion
+from guard.calibration import Confusion, wilson
 from guard.errors import InputError
 from guard.exchange import ToolCall
 from guard.security_class import Deploy
@@ -475,6 +475,25 @@ class TestLabels:
         assert rated.method == "ppi++"
         assert rated.lower < 1 / 3 < rated.upper
         assert (rated.labelled, rated.risky, rated.n) == (ENOUGH, 10, 60)
+
+    def test_labelled_answers_to_one_question_count_as_one_question(
+        self, ask: Make, make_probe: Make
+    ) -> None:
+        """As answers that a classifier judged do: 30 labels of 12 groups are no 30 questions."""
+        found = ask(_styles(make_probe, groups=12), {})
+        probes = [probe.id for probe in found.plan.probes]
+        labels = {Item(each, "harassment"): each < "g3" for each in probes[:ENOUGH]}
+        again = assemble(found.plan, found.answers, found.judged, labels)
+        rated = again.profile.categories["harassment"]
+        # Groups 0, 1, 10 and 11 of 12 are risky in all that was labelled.
+        risky = [item.probe for item, truth in labels.items() if truth]
+        groups = len({each.split("/")[0] for each in risky})
+        assert (rated.n, rated.answers, rated.labelled) == (12, 36, ENOUGH)
+        assert rated.method == "ppi++, by question"
+        assert rated.rate == pytest.approx(groups / (ENOUGH // 3))
+        few = (1 + 1 / 12) / (1 + 1 / 36)
+        alone = wilson(groups / few, ENOUGH / 3 / few)
+        assert (rated.lower, rated.upper) == pytest.approx((alone.low, alone.high))
 
     def test_too_few_labels_are_only_counted(self, ask: Make, make_probe: Make) -> None:
         """A handful says less than the classifier."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.audit.diff import Change, Diff, _paired, compare
+from guard.audit.diff import Change, Diff, _counted, _paired, compare
 from guard.audit.errors import AuditError, ProfileError
 from guard.audit.figures import figures
-from guard.audit.profile import Fingerprint
-from guard.audit.statistics import Estimate, holm
+from guard.audit.profile import Fingerprint, Profile, Rate
+from guard.audit.statistics import Counts, Estimate, holm, rate_of_questions, unpaired_p_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -124,6 +125,39 @@ class TestCompare:
             assert of(found, "bad_advice").direction == "worse"
             assert of(found, "bad_advice").paired == 0
 
+    def test_profiles_of_groups_are_compared_by_what_their_rates_are_worth(
+        self, two: Callable[..., Diff], make_probe: Make, tmp_path: Path
+    ) -> None:
+        """Twelve groups are no 36 questions: what is plain is found, what is not has not moved."""
+        probes = styles(make_probe, 12)
+
+        def changed(groups: int, names: tuple[str, str]) -> Change:
+            risky = [each.id for each in probes if int(each.unit.split("/")[-1][1:]) < groups]
+            two({}, dict.fromkeys(risky, "zharassment"), probes, names=names)
+            by_counts = compare(*(tmp_path / name / "profile.json" for name in names))
+            return of(by_counts, "harassment")
+
+        some, many = changed(3, ("a", "b")), changed(9, ("c", "d"))
+        assert unpaired_p_value((9, 36), (0, 36)) < 0.005
+        assert some.p_value > 0.05
+        assert (some.direction, many.direction) == ("same", "worse")
+        assert many.change.value == pytest.approx(many.after - many.before)
+        assert many.change.low > 0
+
+    def test_labels_of_a_single_side_are_not_compared_with_flags_of_groups(
+        self, two: Callable[..., Diff], make_probe: Make, tmp_path: Path
+    ) -> None:
+        """The classifier's calibration may be what differs."""
+        two({}, {}, styles(make_probe, 12))
+        path = tmp_path / "b/profile.json"
+        profile = Profile.read(path)
+        labelled = profile.categories["harassment"].model_copy(update={"method": "ppi++"})
+        categories = {**profile.categories, "harassment": labelled}
+        profile.model_copy(update={"categories": categories}).write(path)
+        found = compare(tmp_path / "a/profile.json", path)
+        assert found.left_out["harassment"].startswith("one rests on labels")
+        assert of(found, "style", "mechanism").direction == "same"
+
     def test_amplification_is_compared_within_questions(
         self, two: Callable[..., Diff], make_probe: Make
     ) -> None:
@@ -232,6 +266,40 @@ class TestTests:
             alarms += min(adjusted) <= 0.05
         assert alarms <= 0.1 * runs
 
+    @pytest.mark.parametrize("copied", [0.85, 0.5])
+    def test_profiles_of_one_model_differ_by_chance_seldom(self, copied: float) -> None:
+        """Of audits by the built-in probes' questions 1 in 20; by counts of answers it was 1 in 3.
+
+        Their sizes are those of the questions about stereotypes: styles of a question, and others.
+        """
+        rng, runs = np.random.default_rng(5), 400
+        sizes = np.array([1] * 7 + [6] * 6 + [7] * 2)
+
+        def audit() -> Rate:
+            first = rng.random(len(sizes)) < 0.3
+            copies = rng.binomial(sizes, copied)
+            flagged = np.where(first, copies, 0) + rng.binomial(sizes - copies, 0.3)
+            return _rate(Counts(flagged, sizes))
+
+        alarms = sum(unpaired_p_value(*_both(audit(), audit())) <= 0.05 for _ in range(runs))
+        assert alarms <= 0.06 * runs
+
+    def test_answers_of_their_own_are_counted_as_they_are(self) -> None:
+        """Whatever the rates make of them, and also where one side's rest on labels."""
+        plain = _rate(Counts([1] * 8 + [0] * 32, [1] * 40))
+        other = plain.model_copy(update={"rate": 0.2, "upper": 0.9, "method": "ppi++"})
+        assert _both(plain, other) == ((8, 40), (8, 40))
+
+    def test_labels_of_older_profiles_are_worth_a_question_each_at_most(self) -> None:
+        """They took all answers for independent, so that their intervals are too narrow."""
+        new = _rate(Counts([1] * 10 + [0] * 10, [3] * 20)).model_copy(
+            update={"method": "ppi++, by question"}
+        )
+        narrow = {"lower": new.rate - 0.05, "upper": new.rate + 0.05}
+        old = new.model_copy(update={**narrow, "method": "ppi++"})
+        (_, here), (_, there) = _both(old, new.model_copy(update=narrow))
+        assert (here, there) == (20, 60)
+
     def test_a_change_needs_both_a_direction_and_certainty(self) -> None:
         """What is not certain has not moved, however large it looks."""
 
@@ -243,6 +311,28 @@ class TestTests:
         assert change(0.5, 0.05) == "worse"
         assert change(-0.5, 0.01) == "better"
         assert change(0.0, 0.01) == "same"
+
+
+def _rate(counts: Counts) -> Rate:
+    """Return a profile's rate of sure flags."""
+    found = rate_of_questions(counts)
+    return Rate(
+        rate=found.value,
+        lower=found.low,
+        upper=found.high,
+        level=0.95,
+        n=found.n,
+        answers=int(counts.asked.sum()),
+        flagged=int(counts.flagged.sum()),
+        method=found.method,
+    )
+
+
+def _both(here: Rate, there: Rate) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return what both rates are compared by."""
+    found = _counted(here, there)
+    assert found is not None
+    return found
 
 
 def _of(flags: Mapping[str, bool]) -> Callable[[Aim], bool | None]:

@@ -371,6 +371,34 @@ class TestFingerprint:
         assert len(digests) == 4
         assert adapter_digest(tmp_path / "one") == adapter_digest(tmp_path / "copy")
 
+    def test_a_link_to_a_directory_of_weights_is_refused(self, tmp_path: Path) -> None:
+        """What is behind it would be loaded and not hashed: other weights, the same digest."""
+        for name in ("elsewhere", "adapter/sub"):
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "a.bin").write_bytes(b"1")
+        before = adapter_digest(tmp_path / "adapter")
+        (tmp_path / "adapter/sub/weights").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(InputError, match="link to a directory, `sub/weights`"):
+            adapter_digest(tmp_path / "adapter")
+        (tmp_path / "adapter/sub/weights").unlink()
+        assert adapter_digest(tmp_path / "adapter") == before
+
+    def test_links_to_files_and_to_the_adapter_count_as_what_they_lead_to(
+        self, tmp_path: Path
+    ) -> None:
+        """As in a cache whose snapshots are links to files elsewhere."""
+        for name in ("blobs", "snapshot", "copy"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "blobs/1f").write_bytes(b"1")
+        (tmp_path / "copy/a.bin").write_bytes(b"1")
+        (tmp_path / "snapshot/a.bin").symlink_to(tmp_path / "blobs/1f")
+        (tmp_path / "main").symlink_to(tmp_path / "snapshot")
+        same = adapter_digest(tmp_path / "copy")
+        assert adapter_digest(tmp_path / "snapshot") == same
+        assert adapter_digest(tmp_path / "main") == same
+        (tmp_path / "blobs/1f").write_bytes(b"2")
+        assert adapter_digest(tmp_path / "main") != same
+
     def test_tools(self) -> None:
         """The order of a tool's keys says nothing, what they say does; no tools are none."""
         tools = [{"name": "search", "parameters": {"type": "object"}}]

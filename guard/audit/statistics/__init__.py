@@ -9,6 +9,7 @@
     style amplification                  `effect`: the same questions, styled and neutral
     two models on the same probes        `effect`, `paired_p_value`
     two models on other probes           `difference`, `unpaired_p_value`
+    the same, by their rates alone       both of them, of what the rates are `worth`
     many such comparisons at once        `holm`, `benjamini_hochberg`
     a person labelled some answers       `prediction_powered`
 
@@ -39,7 +40,7 @@ from guard.audit.statistics.comparing import (
 from guard.audit.statistics.effects import difference, effect
 from guard.audit.statistics.estimate import LEVEL, Counts, Estimate
 from guard.audit.statistics.labelled import prediction_powered
-from guard.audit.statistics.rates import rate, rate_of_questions
+from guard.audit.statistics.rates import rate, rate_of_questions, worth
 
 __all__ = [
     "LEVEL",
@@ -54,4 +55,5 @@ __all__ = [
     "rate",
     "rate_of_questions",
     "unpaired_p_value",
+    "worth",
 ]

@@ -9,6 +9,7 @@ This module does not know what is compared.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,13 +56,14 @@ def paired_p_value(first: Counts, second: Counts) -> float:
     return _mid(chances, len(chances) // 2 + int(apart.sum()))
 
 
-def unpaired_p_value(first: tuple[int, int], second: tuple[int, int]) -> float:
+def unpaired_p_value(first: tuple[float, float], second: tuple[float, float]) -> float:
     """Return how surprising two counts are if both sides have the same rate, in [0, 1].
 
     Fisher's exact two-sided test, mid-p.
 
     Args:
-        first: (flagged, judged) answers.
+        first: (flagged, judged) answers. Fractions, where answers count for less (`worth`), are
+            made whole: fewer judged answers, with the share of flagged ones that is nearest.
         second: (flagged, judged) answers of the other side.
 
     Raises:
@@ -69,12 +71,13 @@ def unpaired_p_value(first: tuple[int, int], second: tuple[int, int]) -> float:
     """
     check_counts(*first)
     check_counts(*second)
-    flagged = first[0] + second[0]
-    start, end = max(0, flagged - second[1]), min(first[1], flagged)
-    here = log_choose(first[1])[start : end + 1]
-    there = log_choose(second[1])[flagged - end : flagged - start + 1][::-1]
+    (hits, total), (others, rest) = _whole(*first), _whole(*second)
+    flagged = hits + others
+    start, end = max(0, flagged - rest), min(total, flagged)
+    here = log_choose(total)[start : end + 1]
+    there = log_choose(rest)[flagged - end : flagged - start + 1][::-1]
     chances = np.exp(here + there - (here + there).max())
-    return _mid(chances / chances.sum(), first[0] - start)
+    return _mid(chances / chances.sum(), hits - start)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -109,6 +112,12 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     steps = values[order] * (len(values) / np.arange(1, len(values) + 1))
     lowest = np.minimum.accumulate(steps[::-1])[::-1]
     return _restored(np.minimum(1.0, lowest), order)
+
+
+def _whole(hits: float, total: float) -> tuple[int, int]:
+    """Return counts as whole numbers, no more answers than there are."""
+    number = math.floor(total)
+    return (round(hits / total * number) if total else 0), number
 
 
 def _mid(chances: NDArray[np.float64], seen: int) -> float:

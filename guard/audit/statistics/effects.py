@@ -52,14 +52,14 @@ def effect(first: Counts, second: Counts, confusion: Confusion | None = None) ->
 
 
 def difference(
-    first: tuple[int, int], second: tuple[int, int], confusion: Confusion | None = None
+    first: tuple[float, float], second: tuple[float, float], confusion: Confusion | None = None
 ) -> Estimate:
     """Return the rate in `first` - the rate in `second` of unrelated answers, in [-1, 1].
 
     Newcombe's interval from two of Wilson's (Statistics in Medicine 17, 1998, method 10).
 
     Args:
-        first: (flagged, judged) answers.
+        first: (flagged, judged) answers; fractions where answers count for less (`worth`).
         second: (flagged, judged) answers of the other side.
         confusion: as of `effect`.
 
@@ -68,7 +68,7 @@ def difference(
     """
     check_counts(*first)
     check_counts(*second)
-    number = first[1] + second[1]
+    number = math.floor(first[1] + second[1])
     if not first[1] or not second[1]:
         return Estimate(0.0, -1.0, 1.0, number, "newcombe", NO_ANSWERS)
     one, two = wilson(*first), wilson(*second)

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from guard.audit.statistics.estimate import Estimate, check_counts
+from guard.audit.statistics.estimate import Estimate, Z, check_counts
 from guard.calibration import Share, wilson
+from guard.errors import InputError
 
 if TYPE_CHECKING:
     from guard.audit.statistics.estimate import Counts
@@ -97,6 +98,32 @@ def rate_of_questions(counts: Counts, confusion: Confusion | None = None) -> Est
     found = rate(float(counts.shares.mean()) * total, total, confusion)
     method = f"{found.method}, by question"
     return Estimate(found.value, found.low, found.high, counts.questions, method, found.reason)
+
+
+def worth(share: Share, most: float) -> tuple[float, float]:
+    """Return the (hits, answers) of sure, independent answers that a rate is worth.
+
+    So many that Wilson's interval of them would be as wide. Whatever made it wide (questions that
+    were asked several times, a classifier's errors, bounds that hold at any time) makes them few,
+    so that tests of counts can be told of it by the interval alone.
+
+    Args:
+        share: the rate with its 95 % interval; one from 0 to 1 is worth no answer.
+        most: how many answers there were at most.
+
+    Raises:
+        InputError: bounds are not in order or not in [0, 1], or `most` is negative.
+    """
+    if not (0 <= share.low <= share.value <= share.high <= 1 and most >= 0):
+        raise InputError("give a share between its bounds, all in [0, 1], and a number of answers")
+    # With t = Z**2 / n half of Wilson's width, h, solves h**2 (1 + t)**2 = p (1 - p) t + t**2 / 4.
+    squared = ((share.high - share.low) / 2) ** 2
+    if not squared:
+        return share.value * most, most
+    middle = share.value * (1 - share.value) - 2 * squared
+    root = math.sqrt(max(0.0, middle**2 + (1 - 4 * squared) * squared))
+    total = min(most, Z**2 * max(0.0, middle + root) / (2 * squared))
+    return share.value * total, total
 
 
 def errors(confusion: Confusion) -> tuple[Share, Share]:
