@@ -16,7 +16,7 @@ from guard.detectors.pooling import CLOSING, Pool
 from guard.remedies import excisions, redact
 from guard.steps import UNJUDGED, Judge, Outcome, Release
 from guard.text.units import CLOSING as CLOSING_CHARACTERS
-from guard.text.units import CONTEXT, seen_end, unit_end
+from guard.text.units import CONTEXT, seen_end, shown_end, unit_end
 from guard.verdict import delivers, passes, worst_step
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class ChannelRun:
         self._received: list[str] = []
         self._text: list[str] = []
         self._notice = ""
-        self._tail = channel.lead[-CONTEXT:]
+        self._tail = shown_end(channel.lead, CONTEXT)
         self._pool = Pool(session.deployment.poolings)
         self._seen: tuple[Finding, ...] = ()
         self._final = False
@@ -262,7 +262,8 @@ class ChannelRun:
         start = len(self._tail)
         text = self._tail + unit + ahead
         seam = 0 if self.judged else min(self.channel.seam, start)
-        closing = (self.text + unit)[-CLOSING_CHARACTERS:] if last and self.judged else ""
+        ends = last and self.judged
+        closing = shown_end(self.text + unit, CLOSING_CHARACTERS) if ends else ""
         passage = self._session.passage(
             text, start - seam, start + len(unit), self.channel, closing
         )
@@ -375,7 +376,7 @@ class ChannelRun:
             self.edits.append(Edit.between(self.position, original, text))
         self.position += len(original)
         self._text.append(text)
-        self._tail = (self._tail + text)[-CONTEXT:]
+        self._tail = shown_end(self._tail + text, CONTEXT)
         if text.strip():
             # What was last judged is what leaves, mended or not.
             self._pool = self._pool.after(self._seen)

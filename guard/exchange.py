@@ -30,6 +30,10 @@ _TRUSTED: Final = frozenset({"system", "developer", "assistant"})
 _HIDING: Final = re.compile(r"\\[u/bf]")
 """Escapes of JSON that may stand for characters which need none."""
 
+_ESCAPES: Final = re.compile(r'((?:\\u[0-9A-Fa-f]{4})+)|\\(["\\/bfnrt])')
+_MEANT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+"""What the letter of an escape stands for; a sign stands for itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -197,14 +201,27 @@ def is_json(text: str) -> bool:
 
 
 def unescaped(text: str) -> str | None:
-    """Return JSON without escapes that hide characters, `None` where it has none."""
+    """Return JSON without escapes that hide characters, `None` where it has none.
+
+    What cannot be parsed here, such as with a comma too many or a very long number, others may
+    still read: all its escapes are undone where they stand.
+    """
     if not _HIDING.search(text):
         return None
     try:
         plain = json.dumps(json.loads(text, object_pairs_hook=_every), ensure_ascii=False)
     except (ValueError, RecursionError):
-        return None
+        plain = _ESCAPES.sub(_meant, text)
     return None if plain == text else plain
+
+
+def _meant(escape: re.Match[str]) -> str:
+    """Return what an escape stands for, or several side by side, which may be halves of one."""
+    codes, sign = escape.groups()
+    if codes is None:
+        return _MEANT.get(sign, sign)
+    units = bytes.fromhex(codes.replace("\\u", ""))
+    return units.decode("utf-16-be", "surrogatepass")
 
 
 def _every(pairs: list[tuple[str, Any]]) -> object:

@@ -12,6 +12,7 @@ how a single channel is judged (`guard.channel_run`).
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -23,7 +24,8 @@ from guard.detectors.base import Finding, Passage
 from guard.errors import InputError
 from guard.exchange import Channel, Choice, Exchange, ToolCall, is_json, unescaped
 from guard.journal.record import Record
-from guard.steps import Deployment, Keep, Learn, Outcome
+from guard.steps import Deployment, Judge, Keep, Learn, Outcome, Release
+from guard.text.units import HIDDEN_LIMIT, flooded
 from guard.verdict import (
     ESCALATION,
     QUARANTINE,
@@ -99,7 +101,7 @@ class Session:
         self._steps: dict[int, Step] = {}
         self._known: dict[Channel, bool] = {}
         self._beside: set[str] = set()
-        self._calls: set[str] = set()
+        self._whole: set[str] = set()
         self._lone = 0
         self._units = 0
         self._id = uuid4().hex if deployment.journalled else ""
@@ -138,8 +140,8 @@ class Session:
     def whole(self) -> Steps:
         """Judge every channel of the exchange."""
         for name, run in tuple(self._runs.items()):
-            yield from run.advance(run.channel.text, final=True)
-            yield from self._end_call(name)
+            yield from _advanced(run, run.channel.text, final=True)
+            yield from self._end_text(name)
         yield from self.names(self.exchange)
         yield from self._end(complete=True)
 
@@ -169,7 +171,7 @@ class Session:
         What it had let go stands; whoever relays it must see that it stays as it was.
         """
         known = self._runs[name]
-        self._calls.discard(name)
+        self._whole.discard(name)
         self._runs[name] = ChannelRun(self, known.channel)
         yield from self.feed(known.received, name)
 
@@ -184,8 +186,8 @@ class Session:
         Args:
             channel: what it carries, with its text; its name need not be new.
 
-        What is released meanwhile is nothing of the answer. A choice is not withheld for it by
-        itself: that is for the caller to do.
+        Nothing is released meanwhile, since it is nothing of the answer. A choice is not withheld
+        for it by itself: that is for the caller to do.
         """
         key = replace(channel, name="", choice=0)
         known = self._known.get(key)
@@ -195,7 +197,7 @@ class Session:
         name = f"{channel.name}#{self._lone}"
         run = self._runs[name] = ChannelRun(self, replace(channel, name=name, text=""))
         self._beside.add(name)
-        yield from run.advance(channel.text, final=True)
+        yield from _advanced(run, channel.text, final=True, leaves=False)
         passed = delivers(run.step) and not run.edits
         if run.step == "allow":
             self.forget(name)
@@ -211,14 +213,17 @@ class Session:
             raise InputError(f"a stream's pieces must be `str`, not {type(piece).__name__}")
         run = self._runs[name]
         if not (self._stream and self.withheld(run.channel.choice)):
-            yield from run.advance(piece, final=False)
+            yield from _advanced(run, piece, final=False)
 
     def close(self, name: str = CONTENT) -> Steps:
-        """Take the end of a channel; a tool call is withheld whole for what it hides."""
+        """Take the end of a channel; a tool call is withheld whole for what it hides.
+
+        So is a document in an answer's content, as far as it has not left.
+        """
         run = self._runs[name]
         if not (self._stream and self.withheld(run.channel.choice)):
-            yield from run.advance("", final=True)
-            yield from self._end_call(name)
+            yield from _advanced(run, "", final=True)
+            yield from self._end_text(name)
 
     def finish(self) -> Steps:
         """Take the end of every channel."""
@@ -355,20 +360,45 @@ class Session:
 
     # Private parts.
 
-    def _end_call(self, name: str) -> Steps:
-        """See to it that a tool call stays a document, and hides nothing in escapes or its name."""
+    def _end_text(self, name: str) -> Steps:
+        """See to what a text is as a whole, once."""
         run = self._runs[name]
-        channel = run.channel
-        if channel.kind != "tool_call" or name in self._calls or name in self._beside:
+        if name in self._whole or name in self._beside:
             return
+        if run.channel.kind == "tool_call":
+            yield from self._end_call(run)
+        elif run.channel.kind == "content":
+            yield from self._end_content(run)
+        self._whole.add(name)
+
+    def _end_call(self, run: ChannelRun) -> Steps:
+        """See to it that a tool call stays a document, and hides nothing in escapes or its name."""
+        channel = run.channel
         if run.edits and is_json(run.received) and not is_json(run.text):
             self._withhold(channel.choice)
-        place = name.rpartition(".")[0] or name
-        tool = Channel(f"{place}.name", "content", channel.choice, channel.tool)
-        plain = replace(channel, name=f"{name}.unescaped", text=unescaped(run.text) or "")
-        for beside in (tool, plain):
-            yield from self._judge_beside(beside)
-        self._calls.add(name)
+        place = channel.name.rpartition(".")[0] or channel.name
+        yield from self._judge_beside(
+            Channel(f"{place}.name", "content", channel.choice, channel.tool)
+        )
+        yield from self._judge_unescaped(run)
+
+    def _end_content(self, run: ChannelRun) -> Steps:
+        """See to it that a document hides nothing in escapes; prose means what it says.
+
+        What of a stream has left by then stands, and the class's message ends it.
+        """
+        choice = run.channel.choice
+        if self.withheld(choice) or not _is_document(run.text):
+            return
+        yield from self._judge_unescaped(run)
+        if self.withheld(choice):
+            run.cut("block")
+            if notice := run.streamed.removeprefix(run.text):
+                yield Release(notice)
+
+    def _judge_unescaped(self, run: ChannelRun) -> Steps:
+        name, plain = f"{run.channel.name}.unescaped", unescaped(run.text)
+        yield from self._judge_beside(replace(run.channel, name=name, text=plain or ""))
 
     def _judge_beside(self, channel: Channel) -> Steps:
         """Judge a text of a choice that must stay as it is; otherwise the choice is withheld."""
@@ -536,6 +566,40 @@ class Session:
             run.text for run in runs if self._stream or passes(self.step_of(run.channel.choice))
         ]
         return "part" if any(left) else "none"
+
+
+def _advanced(run: ChannelRun, piece: str, *, final: bool, leaves: bool = True) -> Steps:
+    """Have a channel take a piece; no answer about a unit with too much hidden is an all-clear.
+
+    Args:
+        run: the channel.
+        piece: the piece of its text.
+        final: whether it is the last one.
+        leaves: whether the text is of the answer, so that what passed may leave.
+    """
+    steps = run.advance(piece, final=final)
+    answer: Outcome | None = None
+    with suppress(StopIteration):
+        while True:
+            step = steps.send(answer)
+            answer = (yield step) if leaves or not isinstance(step, Release) else None
+            if answer is not None and isinstance(step, Judge):
+                answer = _doubted(answer, step.passage)
+
+
+def _doubted(outcome: Outcome, passage: Passage) -> Outcome:
+    """Return an outcome with a failure where what does not show may part what belongs together."""
+    if not flooded(passage.text[passage.start :]):
+        return outcome
+    detail = f"more than {HIDDEN_LIMIT} characters that do not show"
+    failure = Failure("judgement", "skipped", detail, "", passage.start, passage.end)
+    return replace(outcome, failures=(*outcome.failures, failure))
+
+
+def _is_document(text: str) -> bool:
+    """Return whether a text as a whole looks like JSON, perhaps of a kind that Python refuses."""
+    text = text.strip()
+    return (text[:1], text[-1:]) in (("{", "}"), ("[", "]"))
 
 
 def _named(exchange: Exchange) -> Iterator[Channel]:

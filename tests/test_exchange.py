@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.errors import InputError
-from guard.exchange import Channel, Choice, Exchange, Message, ToolCall
+from guard.exchange import Channel, Choice, Exchange, Message, ToolCall, unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -539,3 +539,37 @@ class TestProblems:
         """Whatever JSON holds, the answer is an exchange or an `InputError`."""
         with suppress(InputError):
             assert Exchange.parse(json.loads(json.dumps(data))).choices
+
+
+class TestUnescaped:
+    """JSON without the escapes that hide characters."""
+
+    @pytest.mark.parametrize("text", ["", "{}", '{"a": "b\\n\\"c"}', '{"a": "b"', r"\u12", r"[\n"])
+    def test_nothing_is_hidden(self, text: str) -> None:
+        """Without an escape that needs none to stand for, there is no other text."""
+        assert unescaped(text) is None
+
+    @pytest.mark.parametrize("end", ["}", ",}", "", ', "n": ' + "1" * 5000 + "}"])
+    def test_escapes_are_undone_whether_or_not_it_parses(self, end: str) -> None:
+        """A comma too many, a missing end or a long number keep nothing from being seen."""
+        plain = unescaped(r'{"k": "\u0073k \ud83d\ude00 \/"' + end)
+        assert plain == '{"k": "sk \U0001f600 /"' + end
+
+    def test_every_escape_is_known(self) -> None:
+        """What is no escape stays, and an escaped backslash begins none."""
+        text = r'{"\b\f\n\r\t\"\\\/", \x \u12 \\u0041 \u0041\u00E9\ud83d"'
+        plain = '{"\b\f\n\r\t"\\/", \\x \\u12 \\u0041 A\u00e9\ud83d"'
+        assert unescaped(text) == plain
+
+    def test_what_is_nested_too_deeply(self) -> None:
+        """Python gives up on it; a reader in another language need not."""
+        assert unescaped("[" * 100_000 + r'"\u0041"') == "[" * 100_000 + '"A"'
+
+    @given(st.text(), st.booleans())
+    def test_any_text(self, text: str, parses: bool) -> None:  # noqa: FBT001  # hypothesis draws it
+        """Where nothing is parsed, every string of any JSON is found as it is meant."""
+        written = json.dumps([text, "\u00e9"]) + ("" if parses else ",")
+        plain = unescaped(written)
+        assert plain is not None
+        meant = text if not parses else json.dumps(text, ensure_ascii=False)
+        assert meant in plain

@@ -210,13 +210,13 @@ def _read(
         yield from _read_lines(name, file, prompt, system)
         return
     if form == "text" or name != "-":
-        yield _text_item(name, file.read(), prompt, system)
+        yield from _text_item(name, file.read(), prompt, system)
         return
     first = file.readline()
     if _is_json_object(first):
         yield from _read_lines(name, [first, *file], prompt, system)
     else:
-        yield _text_item(name, first + file.read(), prompt, system)
+        yield from _text_item(name, first + file.read(), prompt, system)
 
 
 def _is_json_object(line: bytes) -> bool:
@@ -228,13 +228,16 @@ def _is_json_object(line: bytes) -> bool:
         return line.lstrip().startswith(b"{")
 
 
-def _text_item(name: str, content: bytes, prompt: str, system: str) -> Item:
+def _text_item(name: str, content: bytes, prompt: str, system: str) -> Iterator[Item]:
+    """Yield a file's one text, unless it is empty: of nothing, `allow` would be no verdict."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        return Item(name, line, None, f"not valid UTF-8 ({error.reason}): save it as UTF-8")
-    return Item(name, 0, Exchange.of(text, prompt=prompt, system=system))
+        yield Item(name, line, None, f"not valid UTF-8 ({error.reason}): save it as UTF-8")
+        return
+    if text:
+        yield Item(name, 0, Exchange.of(text, prompt=prompt, system=system))
 
 
 def _read_lines(name: str, lines: Iterable[bytes], prompt: str, system: str) -> Iterator[Item]:

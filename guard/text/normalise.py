@@ -20,6 +20,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from guard.text.draft import Draft
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
 
     from guard.text.draft import Edit
 
-_IGNORABLE: Final = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+IGNORABLE: Final = (
+    "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""Unicode's default-ignorable characters and the controls, but for white space."""
+"""Unicode's default-ignorable characters and the controls, but for white space, as in a class of
+a regular expression."""
+
+_IGNORABLE: Final = re.compile(f"[{IGNORABLE}]+")
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
@@ -50,6 +54,9 @@ _WORD: Final = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f])*")
 """Letters, with the marks that may compose with an ASCII letter: all in one block."""
 
 _ASCII_LETTER: Final = re.compile(r"[A-Za-z]")
+
+_COMPATIBLE: Final = ((0x80, 0x3400), (0xA640, 0xAC00), (0xF900, 0x10800), (0x1D400, 0x20000))
+"""Where all characters are that NFKC writes as one in ASCII; to try all takes much longer."""
 
 # Starters that compose with the character before them (Unicode's composition pairs).
 _COMPOSING: Final = frozenset(
@@ -127,6 +134,18 @@ def normalise(text: str, *, deobfuscate: bool = False) -> Normalised:
     return Normalised(draft.text, text, draft.starts, draft.ends)
 
 
+def folded(text: str) -> str:
+    """Return `text`, of the same length, with ASCII for each character that looks like one of it.
+
+    For signs that are sought at their places. Unlike in the base form, look-alikes count in every
+    word, and what only together stands for ASCII does not. A half of a character stands for it,
+    with one behind it that does not show.
+    """
+    if text.isascii():
+        return text
+    return _HALVES.sub(lambda halves: f"{_whole(halves[0])}\u200b", text).translate(_likenesses())
+
+
 def _shortened(draft: Draft) -> Draft:
     """Leave out all but the last of one character over and over.
 
@@ -198,6 +217,19 @@ def _look_alikes(text: str) -> list[Edit]:
             # One character for one: the table holds nothing else.
             edits.append((*match.span(), new, list(range(*match.span()))))
     return edits
+
+
+@cache
+def _likenesses() -> dict[int, str]:
+    """Return the characters that look like one of ASCII, with that one."""
+    table = _confusables()
+    plain = dict(table)
+    for code in chain(*(range(*bounds) for bounds in _COMPATIBLE)):
+        one = unicodedata.normalize("NFKC", chr(code))
+        one = one.translate(table)
+        if len(one) == 1 and one.isascii():
+            plain[code] = one
+    return plain
 
 
 @cache

@@ -9,6 +9,13 @@ A unit never ends inside a run without white space, unless the run is longer tha
 credentials are such runs and blocks, and half a key is not recognised as one. Behind a PEM
 block that it would have cut, a unit ends whatever follows.
 
+Detectors read text without the characters that do not show (`guard.text.normalise`), so that
+these may stand anywhere in a PEM block's signs, and the look-ahead, what is seen before a unit
+and both limits count what shows. Only up to `HIDDEN_LIMIT` of them, since nobody could wait for
+a flood's end: a unit with more of them may be cut anywhere, and must not pass for judged
+(`flooded`). Detectors read look-alikes as ASCII, so that a block's signs may be made up of
+those.
+
 This module does not know what any of the text means or what is done with it.
 """
 
@@ -17,6 +24,8 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
+
+from guard.text.normalise import IGNORABLE, folded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,28 +37,69 @@ UNIT_MAXIMUM: Final = 400
 """Characters after which the next white space closes the unit (about 100 tokens)."""
 
 LOOKAHEAD: Final = 96
-"""Characters behind a unit's end that detectors see before the unit is released.
+"""Characters that show behind a unit's end and that detectors see before it is released.
 
 Longer than any spaced-out number that the pattern packs know (an IBAN has 42)."""
 
 CONTEXT: Final = 480
-"""Characters of delivered text before a unit that detectors see with it (about 110 tokens)."""
+"""Characters that show of delivered text before a unit, which detectors see with it.
+
+About 110 tokens."""
 
 CLOSING: Final = 1600
-"""Characters of a complete text's end that are read once more as a whole (about 370 tokens)."""
+"""Characters that show of a complete text's end, which is read once more as a whole.
+
+About 370 tokens."""
 
 RUN_LIMIT: Final = 4096
-"""Characters without white space after which a cut inside the run is allowed."""
+"""Characters that show without white space after which a cut inside the run is allowed."""
 
 BLOCK_LIMIT: Final = 8192
-"""Characters after which a cut inside an unfinished PEM block is allowed."""
+"""Characters that show after which a cut inside an unfinished PEM block is allowed."""
 
-_SENTENCE_END: Final = re.compile(r"""[.!?\u2026\u3002\uff01\uff1f]["'\u201d\u2019)\]*_]*\s+|\n+""")
-_SPACE: Final = re.compile(r"\s+")
-_RUN: Final = re.compile(r"\S*")
-_BLOCK: Final = re.compile(
-    r"-----BEGIN(?P<closed> [A-Z0-9 ]{1,40}-----.*?-----END [A-Z0-9 ]{1,40}-----)?", re.DOTALL
+HIDDEN_LIMIT: Final = 4096
+"""Characters that do not show after which a look-ahead, a run or a PEM block may be cut.
+
+Far more than words need: a flag of a part of a country has six, a joined emoji fewer."""
+
+# Half of what a stream cut in two may be of what does not show.
+_HIDDEN: Final = f"{IGNORABLE}\ud800-\udfff"
+_UNSEEN: Final = re.compile(f"[{_HIDDEN}]+")
+
+_CONTROLS: Final = bytes(code for code in range(128) if _UNSEEN.match(chr(code)))
+
+# These separators are white space for `re` and do not show, so that they part nothing.
+_UNSEEN_SPACE: Final = r"\x1c-\x1f"
+_SPACE: Final = re.compile(rf"[^\S{_UNSEEN_SPACE}]+")
+_RUN: Final = re.compile(rf"\S*+(?:[{_UNSEEN_SPACE}]\S*+)*+")
+_SENTENCE_END: Final = re.compile(
+    rf"""[.!?\u2026\u3002\uff01\uff1f]["'\u201d\u2019)\]*_]*{_SPACE.pattern}|\n+"""
 )
+
+
+def _shown(count: int) -> re.Pattern[str]:
+    """Return what matches so many characters that show, with those before them that do not."""
+    return re.compile(f"(?:[{_HIDDEN}]*+[^{_HIDDEN}]){{{count}}}+")
+
+
+def _block(gap: str) -> re.Pattern[str]:
+    """Return what matches the beginning of a PEM block, and all of it where it is closed.
+
+    Args:
+        gap: what may stand between any two characters of its signs.
+    """
+    signs = {sign: gap.join(sign) for sign in ("-----BEGIN", "-----END", "-----")}
+    name = f"{gap} (?:{gap}[A-Z0-9 ]){{1,40}}{gap}{signs['-----']}"
+    closed = f"{name}.*?{signs['-----END']}{name}"
+    return re.compile(f"{signs['-----BEGIN']}(?P<closed>{closed})?", re.DOTALL)
+
+
+_SHOWN: Final = {
+    count: _shown(count) for count in (LOOKAHEAD, CONTEXT, CLOSING, RUN_LIMIT, BLOCK_LIMIT)
+}
+_BLOCK: Final = _block("")
+# Possessive, or what is not found would be sought in every part of a gap.
+_SPACED_BLOCK: Final = _block(f"[{_HIDDEN}]*+")
 
 
 def unit_end(text: str, start: int, *, final: bool) -> int | None:
@@ -71,16 +121,38 @@ def unit_end(text: str, start: int, *, final: bool) -> int | None:
 def seen_end(text: str, end: int, *, final: bool) -> int | None:
     """Return how far detectors look behind a unit that ends at `end`; `None` if not there yet.
 
-    `LOOKAHEAD` characters, and then to the end of the run they stop in, so that a
+    `LOOKAHEAD` characters that show, and then to the end of the run they stop in, so that a
     long credential is seen whole.
     """
-    ahead = end + LOOKAHEAD
+    ahead = _counted(text, end, LOOKAHEAD)
     if ahead >= len(text):
         return len(text) if final else None
-    run = _run_end(text, ahead)
-    if run < len(text) or final or run - ahead >= RUN_LIMIT:
-        return run
-    return None
+    run, cut = _run_end(text, ahead)
+    return run if cut or final or run < len(text) else None
+
+
+def shown_end(text: str, count: int) -> str:
+    """Return the end of a text that has `count` characters that show, or all of a shorter one.
+
+    It has up to `HIDDEN_LIMIT` more, which do not show. To take the end of an end and more text
+    gives what the whole text would.
+
+    Args:
+        text: the text.
+        count: a key of `_SHOWN`.
+    """
+    if _plain(text, max(0, len(text) - count), len(text)):
+        return text[-count:]
+    end = text[-count - HIDDEN_LIMIT :]
+    match = _SHOWN[count].match(end[::-1])
+    return end if match is None else end[-match.end() :]
+
+
+def flooded(text: str) -> bool:
+    """Return whether a unit with its look-ahead has so much hidden that it may be cut anywhere."""
+    if len(text) <= HIDDEN_LIMIT:
+        return False
+    return sum(len(match[0]) for match in _UNSEEN.finditer(text)) > HIDDEN_LIMIT
 
 
 def units(text: str) -> Iterator[tuple[int, int]]:
@@ -114,8 +186,8 @@ def _closed(text: str, start: int, *, final: bool) -> int | None:
 
 def _at_space(text: str, limit: int, *, final: bool) -> int | None:
     """Return the end of the white space behind the run that `limit` stops in."""
-    run = _run_end(text, limit)
-    if run - limit >= RUN_LIMIT:
+    run, cut = _run_end(text, limit)
+    if cut:
         return run
     if run >= len(text):
         return len(text) if final else None
@@ -126,26 +198,72 @@ def _at_space(text: str, limit: int, *, final: bool) -> int | None:
     return len(text) if final else None
 
 
-def _run_end(text: str, start: int) -> int:
-    """Return the end of the run without white space at `start`, at most `RUN_LIMIT` on."""
-    match = _RUN.match(text, start, start + RUN_LIMIT)
+def _run_end(text: str, start: int) -> tuple[int, bool]:
+    """Return the end of the run without white space at `start`, and whether it was cut there."""
+    limit = start + RUN_LIMIT
+    end = _stop(_RUN, text, start, limit)
+    if end == limit:
+        # Only so long a run is worth counting.
+        limit = _counted(text, start, RUN_LIMIT)
+        end = _stop(_RUN, text, end, limit)
+    return end, end == limit
+
+
+def _stop(expression: re.Pattern[str], text: str, start: int, limit: int) -> int:
+    """Return where a match at `start` ends, `start` where there is none."""
+    match = expression.match(text, start, limit)
     return start if match is None else match.end()
+
+
+def _counted(text: str, start: int, count: int) -> int:
+    """Return where `count` characters that show end, perhaps behind the end of the text.
+
+    Those that do not show are passed over, up to `HIDDEN_LIMIT`. Where the answer lies in the
+    text, it is the answer for each longer text.
+
+    Args:
+        text: the text so far.
+        start: where counting begins, zero-based.
+        count: a key of `_SHOWN`.
+    """
+    if _plain(text, start, start + count):
+        return start + count
+    limit = start + count + HIDDEN_LIMIT
+    match = _SHOWN[count].match(text, start, limit)
+    return limit if match is None else match.end()
+
+
+def _plain(text: str, start: int, end: int) -> bool:
+    """Return whether a piece is ASCII and all of it shows; quick, and true of most text."""
+    piece = text[start:end]
+    return piece.isascii() and len(piece.encode().translate(None, _CONTROLS)) == len(piece)
 
 
 def _open_block(text: str, start: int, end: int) -> int | None:
     """Return where a PEM block begins that `end` would cut, or `None`."""
-    for match in _BLOCK.finditer(text, start, end):
+    expression, piece = _sought(text, start, end)
+    for match in expression.finditer(piece):
         if match["closed"] is None:
-            return match.start()
+            return start + match.start()
     return None
+
+
+def _sought(text: str, start: int, end: int) -> tuple[re.Pattern[str], str]:
+    """Return what finds PEM blocks in a piece, and the piece as it is to be searched.
+
+    Both are quicker where nothing in it is hidden or looks like what it is not.
+    """
+    expression = _BLOCK if _plain(text, start, end) else _SPACED_BLOCK
+    return expression, folded(text[start:end])
 
 
 def _after_block(text: str, block: int, *, final: bool) -> int | None:
     """Return the end of the PEM block that begins at `block`."""
-    limit = block + BLOCK_LIMIT
-    match = _BLOCK.match(text, block, limit)
+    limit = _counted(text, block, BLOCK_LIMIT)
+    expression, piece = _sought(text, block, limit)
+    match = expression.match(piece)
     if match is not None and match["closed"] is not None:
-        return match.end()
+        return block + match.end()
     if len(text) >= limit:
         return limit
     return len(text) if final else None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from guard.exchange import is_json, unescaped
 from guard.steps import Release
-from guard.text.units import CONTEXT, LOOKAHEAD
+from guard.text.units import CONTEXT, LOOKAHEAD, shown_end
 from guard.wire.parts import BodyError, Part, nowhere
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Ledger:
         if part.text or name not in self._lengths:
             yield from self._continue(part.channel, part.text)
         self._lengths[name] = start + len(part.text)
-        self._ends[name] = (self._ends.get(name, "") + part.text)[-CONTEXT:]
+        self._ends[name] = shown_end(self._ends.get(name, "") + part.text, CONTEXT)
         return piece
 
     def echo(self, part: Part) -> Generator[Ask, Outcome | None, Piece | None]:
@@ -314,7 +314,7 @@ class Ledger:
         for name in part.also:
             before = self._tails.get(name, self._ends.get(name, ""))
             if self._ends.get(part.channel.name, "").endswith(before):
-                self._tails[name] = (before + part.text)[-CONTEXT:]
+                self._tails[name] = shown_end(before + part.text, CONTEXT)
             else:
                 other = replace(part.channel, name=name)
                 yield from self._judge_alone(replace(part, channel=other))
@@ -332,7 +332,7 @@ class Ledger:
             self._reopened[name] = self.session.run(name)
             yield from quietly(self.session.reopen(name))
         if channel.kind == "content":
-            self._content[choice] = (self._content.get(choice, "") + text)[-CONTEXT:]
+            self._content[choice] = shown_end(self._content.get(choice, "") + text, CONTEXT)
         yield from quietly(self.session.feed(text, name))
 
     def _close(self, choice: int) -> Steps:
@@ -347,7 +347,7 @@ class Ledger:
             return replace(channel, lead=f"{content}\n{channel.tool}(")
         if channel.kind == "content":
             # Readers join the texts of an answer.
-            return replace(channel, lead=content, seam=min(len(content), LOOKAHEAD))
+            return replace(channel, lead=content, seam=len(shown_end(content, LOOKAHEAD)))
         return channel
 
     def _judge_alone(self, part: Part) -> Steps:
@@ -372,7 +372,7 @@ class Ledger:
         name = part.channel.name
         before = self._tails.get(name, "")
         if len(self._tails) < _KNOWN_LIMIT or name in self._tails:
-            self._tails[name] = (before + part.text)[-CONTEXT:]
+            self._tails[name] = shown_end(before + part.text, CONTEXT)
             if part.text == self._latest.get(name):
                 return part.text
             self._latest[name] = part.text

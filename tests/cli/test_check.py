@@ -232,6 +232,32 @@ class TestTable:
         result = run(str(path), "--class", strict, "-o", output)
         assert (result.exit_code, "nothing to judge" in result.stderr) == (2, True)
 
+    @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
+    @pytest.mark.parametrize("form", ["auto", "text"])
+    @pytest.mark.parametrize("name", ["none.txt", "none.txt.gz", "-"])
+    def test_an_empty_text_is_nothing(
+        self, content: bytes, form: str, name: str, tmp_path: Path, strict: str
+    ) -> None:
+        """Neither is an empty text, in a file or from a command that wrote nothing."""
+        place = name if name == "-" else str(tmp_path / name)
+        if name != "-":
+            packed = gzip.compress(content) if name.endswith(".gz") else content
+            Path(place).write_bytes(packed)
+        result = run(place, "--class", strict, "--input", form, "-o", "jsonl", stdin=content)
+        assert (result.exit_code, "nothing to judge" in result.stderr) == (2, True)
+        assert result.stdout == ""
+
+    def test_an_empty_text_among_others(self, tmp_path: Path, strict: str) -> None:
+        """The others are judged."""
+        paths = [tmp_path / "none.txt", tmp_path / "some.txt"]
+        for path, text in zip(paths, ["", FINE], strict=True):
+            path.write_text(text, "utf-8")
+        result = run(*map(str, paths), "--class", strict, "-o", "jsonl")
+        assert [(item["file"], item["action"]) for item in verdicts(result)] == [
+            (str(paths[1]), "allow")
+        ]
+        assert result.exit_code == 0
+
 
 class TestProcess:
     """Exit codes that only a process of its own has."""

@@ -51,6 +51,26 @@ SENTENCES = (
     "潮が満ちる。船は出る。",
     "A long clause that goes on, and on, and on without any end in sight or a full stop ",
 )
+ZERO = "\u200b"
+HIDING = (
+    ARMOUR.replace("BEGIN", f"BE{ZERO}GIN"),
+    ARMOUR.replace("END", "\u00adE\x1cND").replace("x7", f"x{ZERO * 30}7"),
+    ARMOUR.replace("-----B", "-\uff0d-\ufe63-\uff22").replace("END", "\u0415\uff2e\ud835\udc03"),
+    *(f" {ZERO * 150}".join(number.split()) for number in PERSONAL[:2]),
+    *((ZERO * 9).join(key) for key in KEYS[:2]),
+)
+"""Keys and numbers among characters that do not show, and one behind look-alikes."""
+FLOODS = (ZERO * 5000, f"4111 1111 {ZERO * 9000}1111 1111 ", f"a{ZERO}" * 4500)
+"""More of them than anybody waits for."""
+DOCUMENTS = (
+    '{"k": "z\\u0062lock"}',
+    '{"k": "z\\u0062lock",}',
+    '["\\u007a", "zflag \\/"]',
+    ' [{"k": "\\u007aredact"}] ',
+    '{"k": "AKIA\\u0051' + KEYS[0][5:] + '"}',
+    '{"k": "\\u00e9t\\u00e9"}',
+)
+"""Answers that are JSON, with escapes."""
 ODD = (
     "\r\n",
     "\n\n",
@@ -81,6 +101,7 @@ _piece = st.one_of(
     st.just(ARMOUR),
     st.integers(0, 20).flatmap(lambda at: st.just(" ".join(SYSTEM.split()[at : at + 16]))),
     st.text(max_size=30),
+    st.sampled_from(HIDING).map(lambda hidden: f"Note {hidden} down. "),
     st.tuples(st.sampled_from("aé漢🙂"), st.integers(100, 5000)).map(lambda run: run[0] * run[1]),
 )
 # Short ones, where every edge lies close to another, and ones of many units.
@@ -171,6 +192,51 @@ class TestInvariance:
         delivered, verdict = streamed(real_guard, cut(text, places), prompt=PROMPT)
         assert (delivered, verdict) == (expected.streamed, expected)
 
+    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @given(
+        text=st.lists(st.sampled_from((*HIDING, *FLOODS, *SENTENCES, *ODD)), max_size=12).map(
+            "".join
+        ),
+        places=CUTS,
+    )
+    def test_hidden_characters(self, pack_guard: Guard, text: str, places: list[float]) -> None:
+        """What does not show makes no difference of how a text arrives, however much it is."""
+        expected = pack_guard.check(text)
+        delivered, verdict = streamed(pack_guard, cut(text, places))
+        assert (delivered, verdict) == (expected.streamed, expected)
+
+    @given(text=st.sampled_from(DOCUMENTS), places=CUTS)
+    def test_documents(self, pack_guard: Guard, text: str, places: list[float]) -> None:
+        """What an answer that is JSON hides in escapes is found at its end, in a stream too."""
+        expected = pack_guard.check(text)
+        delivered, verdict = streamed(pack_guard, cut(text, places))
+        assert (delivered, verdict) == (expected.streamed, expected)
+        assert (verdict.action == "block") == (text not in DOCUMENTS[2::3])
+
+    @pytest.mark.parametrize("found", HIDING)
+    def test_no_hidden_character_parts_what_a_detector_knows(
+        self, pack_guard: Guard, found: str
+    ) -> None:
+        """It is found wherever units end, and nothing of it is delivered."""
+        for before in (0, 40, 117, 260, 377, 395):
+            text = ("lorem " * 80)[:before] + f" {found} " + "ipsum dolor. " * 20
+            verdict = pack_guard.check(text)
+            assert verdict.action == "rewrite"
+            assert ZERO not in verdict.delivered
+            assert "x7" not in verdict.delivered
+
+    @pytest.mark.parametrize("flood", FLOODS)
+    def test_a_flood_is_no_all_clear(self, pack_guard: Guard, flood: str) -> None:
+        """A text of which nobody can see what belongs together is a detector's failure."""
+        text = SENTENCES[0] * 4 + flood + SENTENCES[0] * 4
+        verdict = pack_guard.check(text)
+        assert verdict.action == "block"
+        assert "detector:judgement skipped" in verdict.reasons[0]
+        assert not verdict.coverage.complete
+        delivered, _ = streamed(pack_guard, list(text))
+        assert delivered == verdict.streamed
+        assert ZERO not in delivered
+
     @pytest.mark.parametrize("found", [*KEYS, *PERSONAL[:2], ARMOUR, *REMEDIES])
     def test_no_cut_hides_what_a_detector_knows(self, pack_guard: Guard, found: str) -> None:
         """What is found in the whole is found character by character, wherever units end."""
@@ -215,6 +281,26 @@ class TestInvariance:
         expected = guard.check(text)
         delivered, verdict = streamed(guard, cut(text, places))
         assert (delivered, verdict) == (expected.streamed, expected)
+
+
+class TestGiven:
+    """What detectors are given with a unit."""
+
+    @pytest.mark.parametrize("gap", ["", ZERO * 300])
+    def test_nothing_hides_what_stands_before(
+        self, make_guard: Callable[..., Guard], gap: str
+    ) -> None:
+        """Characters that do not show do not count, however a text arrives."""
+        text = f"{'The tide turned. ' * 9}{gap}\n" * 20
+        limits = {"nothing": {"flag": 0.5}}
+        whole, pieces = Witness(), Witness()
+        make_guard(whole, limits=limits).check(text)
+        streamed(make_guard(pieces, limits=limits), cut(text, [0.3, 0.4, 0.7]))
+        for number, before in enumerate(whole.before):
+            said = "".join(whole.units[:number]).replace(ZERO, "")
+            assert before.replace(ZERO, "") == said[-480:]
+        assert whole.closing.replace(ZERO, "") == text.replace(ZERO, "")[-1600:]
+        assert (pieces.before, pieces.closing) == (whole.before, whole.closing)
 
 
 class TestJudgedBeforeReleased:
@@ -274,10 +360,14 @@ class Witness:
     def __init__(self) -> None:
         """Have seen nothing."""
         self.units: list[str] = []
+        self.before: list[str] = []
+        self.closing = ""
 
     def __call__(self, passage: Passage) -> list[Finding]:
-        """Remember the unit."""
+        """Remember the unit, what stands before it, and the text that it ends."""
         self.units.append(passage.unit)
+        self.before.append(passage.text[: passage.start])
+        self.closing = passage.closing
         return []
 
 

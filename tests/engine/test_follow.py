@@ -142,7 +142,12 @@ class TestFollow:
 
     @pytest.mark.parametrize(
         ("tool", "arguments"),
-        [("zblock", "{}"), ("zblock", ""), ("look", '{"a": "z\\u0062lock"}')],
+        [
+            ("zblock", "{}"),
+            ("zblock", ""),
+            ("look", '{"a": "z\\u0062lock"}'),
+            ("look", '{"a": "z\\u0062lock",}'),
+        ],
     )
     def test_a_tool_call_hides_nothing(
         self, make_guard: Callable[..., Guard], tool: str, arguments: str

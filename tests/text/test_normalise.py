@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from guard.text import normalise as module
-from guard.text.normalise import Normalised, normalise
+from guard.text.normalise import Normalised, folded, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,6 +229,36 @@ class TestLookAlikes:
             whole = unicodedata.normalize("NFC", chr(code)) == chr(code)
             if len(parts) == 2 and parts[0][0] != "<" and whole:
                 assert module._continues(chr(int(parts[1], 16)))
+
+
+class TestFolded:
+    """Look-alikes at their places."""
+
+    @MANY
+    @given(ANY)
+    def test_keeps_places(self, text: str) -> None:
+        """Every character stays where it is, and ASCII stays what it is."""
+        new = folded(text)
+        assert len(new) == len(text)
+        assert all(b == a for a, b in zip(text, new, strict=True) if a.isascii())
+
+    def test_knows_all_of_unicode(self) -> None:
+        """What the base form writes as one character of ASCII is that one."""
+        forms = ((chr(n), unicodedata.normalize("NFKC", chr(n))) for n in range(sys.maxunicode + 1))
+        known = {code: form for code, form in forms if len(form) == 1 and form.isascii()}
+        assert len(known) > 1000
+        assert folded("".join(known)) == "".join(known.values())
+
+    def test_knows_the_confusables(self) -> None:
+        """So is what only looks like it, in every word, and what NFKC makes that of."""
+        table = module._confusables()
+        assert folded("".join(map(chr, table))) == "".join(table.values())
+        assert folded("\U0001d6a8\u0412 caf\u00e9 \u6f6e") == "AB caf\u00e9 \u6f6e"
+
+    def test_halves(self) -> None:
+        """Two halves of a character stand for it, whether it looks like another or not."""
+        text = "a\ud835\udc01\ud83d\ude42\ud835"
+        assert folded(text) == "aB\u200b\U0001f642\u200b\ud835"
 
 
 class TestLeet:

@@ -10,14 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guard.text.normalise import IGNORABLE, folded, normalise
 from guard.text.units import (
     BLOCK_LIMIT,
+    CONTEXT,
+    HIDDEN_LIMIT,
     LOOKAHEAD,
     RUN_LIMIT,
     UNIT_MAXIMUM,
     UNIT_MINIMUM,
+    flooded,
     seen_end,
     sentences,
+    shown_end,
     unit_end,
     units,
 )
@@ -27,13 +32,35 @@ MANY = settings(max_examples=max(300, settings().max_examples))
 
 WORDS: Final = "The mill stood still while the rain fell on the weir"
 SENTENCE: Final = f"{WORDS}. "
+ZERO: Final = "\u200b"
+HIDDEN: Final = re.compile(f"[{IGNORABLE}\ud800-\udfff]+")
 LINE: Final = "abcdefghijklmnopqrstuvwxyz0123456789+/ABCDEFGHIJKLMNOPQRSTUVWXYZab"
+
+
+WIDE: Final = {code: code + 0xFEE0 for code in b"BEGIND-"}
+LOOK_ALIKES: Final = (
+    "\uff0d-\ufe63--B\u0415GIN PRIVATE KEY-----",
+    "-----\ud835\udc01EGIN PRIVATE KEY-----",
+    f"{'-----BEGIN'.translate(WIDE)}\u3000{ZERO}PRIVATE\u00a0KEY-----",
+    "-----\U0001d6a9\u13ac\u050cIN PRIVATE KEY-----",
+)
+"""First lines of PEM blocks that are not what they look like."""
 
 
 def pem(lines: int, kind: str = "PRIVATE KEY") -> str:
     """Return a block of so many lines."""
     body = "\n".join([LINE] * lines)
     return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----"
+
+
+def shown(text: str) -> str:
+    """Return what of a text shows."""
+    return HIDDEN.sub("", text)
+
+
+def is_flooded(text: str, start: int, end: int) -> bool:
+    """Return whether a unit has too much hidden, its look-ahead included."""
+    return flooded(text[start : seen_end(text, end, final=True)])
 
 
 PIECES: Final = st.one_of(
@@ -71,6 +98,16 @@ PIECES: Final = st.one_of(
             pem(9, "RSA PRIVATE KEY"),
             pem(60),
             pem(150),
+            ZERO * 150,
+            ZERO * (HIDDEN_LIMIT + 300),
+            f"a{ZERO}" * 600,
+            "\x1c",
+            f"{WORDS}\x1d",
+            ZERO.join("-----BEGIN "),
+            ZERO.join(pem(9)),
+            pem(60).replace("a", "a\u00ad\u2060"),
+            pem(60).translate(WIDE),
+            *LOOK_ALIKES,
         ]
     ),
     st.text(st.characters(exclude_categories=()), max_size=30),
@@ -150,7 +187,7 @@ class TestUnits:
     @given(TEXTS)
     def test_units_are_bounded(self, text: str) -> None:
         """No text makes a unit larger than a block, and what may stand before it."""
-        longest = UNIT_MAXIMUM + 2 * RUN_LIMIT + BLOCK_LIMIT
+        longest = UNIT_MAXIMUM + 2 * RUN_LIMIT + BLOCK_LIMIT + 2 * HIDDEN_LIMIT
         assert all(len(unit) <= longest for unit in cut(text))
 
     @MANY
@@ -245,12 +282,14 @@ class TestNeverCut:
             after = re.match(r"\S*", text[end:])
             assert before is not None
             assert after is not None
-            long = len(before[0] + after[0]) >= RUN_LIMIT
-            block = text.find("-----BEGIN", start, end)
+            long = len(shown(before[0] + after[0])) >= RUN_LIMIT
+            unit = shown(folded(text[start:end]))
+            block = unit.find("-----BEGIN")
             assert (
                 long
-                or (block >= 0 and text[start:end].endswith("-----"))
-                or (block >= 0 and end - block == BLOCK_LIMIT)
+                or (block >= 0 and unit.endswith("-----"))
+                or (block >= 0 and len(unit) - block >= BLOCK_LIMIT)
+                or is_flooded(text, start, end)
             )
 
     @pytest.mark.parametrize("before", [0, 1, 119, 120, 399, 400, 401, 1000])
@@ -314,8 +353,101 @@ class TestSeen:
         end = min(end, len(text))
         seen = seen_end(text, end, final=True)
         assert seen is not None
-        assert min(len(text), end + LOOKAHEAD) <= seen <= end + LOOKAHEAD + RUN_LIMIT
-        assert seen <= len(text)
+        longest = LOOKAHEAD + RUN_LIMIT + 2 * HIDDEN_LIMIT
+        assert min(len(text), end + LOOKAHEAD) <= seen <= min(len(text), end + longest)
+        assert len(shown(text[end:seen])) <= LOOKAHEAD + RUN_LIMIT
+
+
+class TestHidden:
+    """Characters that do not show, and that detectors do not see."""
+
+    GAPS: Final = [ZERO, "\u00ad", "\x00", "\x1c", "\ufe0f\u200d", "\U000e0041", "\udb40\udc41"]
+
+    @pytest.mark.parametrize("gap", [*GAPS, ZERO * 40])
+    @pytest.mark.parametrize("kind", ["PRIVATE KEY", "RSA PRIVATE KEY"])
+    def test_a_block_is_known_by_its_signs(self, gap: str, kind: str) -> None:
+        """Whatever stands between the characters of its first or last line, it is in one unit."""
+        first, *lines, last = pem(25, kind).splitlines()
+        block = "\n".join([gap.join(first), *lines, gap.join(last)])
+        assert any(block in unit for unit in cut(f"{SENTENCE}{block}\n{SENTENCE * 9}"))
+
+    @pytest.mark.parametrize("gap", GAPS)
+    def test_a_block_is_as_long_as_it_looks(self, gap: str) -> None:
+        """What is hidden in a block does not use its limit up."""
+        block = pem(105).replace("klm", f"k{gap * 9}l{gap * 9}m")
+        assert len(block) < BLOCK_LIMIT + HIDDEN_LIMIT
+        assert block in cut(f"{SENTENCE}{block}\n{SENTENCE * 9}")[0]
+
+    @pytest.mark.parametrize("gap", GAPS)
+    def test_a_run_is_as_long_as_it_looks(self, gap: str) -> None:
+        """What is hidden in a run does not use its limit up, and parts no run."""
+        run = ("k" * 16 + gap) * (RUN_LIMIT // 16 - 1) + "k" * 15
+        assert any(run in unit for unit in cut(f"{'v ' * 200}{run} {SENTENCE * 9}"))
+
+    @pytest.mark.parametrize("gap", GAPS)
+    def test_the_look_ahead_is_as_long_as_it_looks(self, gap: str) -> None:
+        """As many characters as without it are seen, and the rest of the run."""
+        text = "v " * 200
+        plain = seen_end(text, 4, final=False)
+        spaced = (gap * 20).join(text)
+        seen = seen_end(spaced, 4 * len(f"v{gap * 20}"), final=False)
+        assert plain is not None
+        assert shown(spaced[:seen]) == text[:plain]
+
+    def test_a_flood_is_not_waited_for(self) -> None:
+        """Behind more than anybody writes, text may be cut, and that is known of it."""
+        text = f"{WORDS} 4111 {ZERO * 100_000}1111. {SENTENCE * 9}"
+        bounds = list(units(text))
+        assert all(end - start < 3 * HIDDEN_LIMIT for start, end in bounds)
+        hidden = range(text.index(ZERO), text.rindex(ZERO) + 1)
+        cuts = [is_flooded(text, start, end) for start, end in bounds if end in hidden]
+        assert len(cuts) > 9
+        assert all(cuts)
+
+    @pytest.mark.parametrize("text", ["", WORDS, "\U0001f469\u200d\U0001f4bb\ufe0f " * 2000])
+    def test_ordinary_text_is_no_flood(self, text: str) -> None:
+        """Not even one of many emoji is."""
+        assert not any(is_flooded(text, start, end) for start, end in units(text))
+
+    @pytest.mark.parametrize("first", LOOK_ALIKES)
+    def test_a_block_is_known_by_its_looks(self, first: str) -> None:
+        """Its lines may be written in characters that detectors read as others."""
+        for last in ("-----END PRIVATE KEY-----", "--\uff0d--\uff25\u039dD PRIV\u0410TE KEY-----"):
+            block = "\n".join([first, *pem(25).splitlines()[1:-1], last])
+            text = f"{SENTENCE}\u6f6e. {block}\n{SENTENCE * 9}"
+            assert any(unit.endswith(block) for unit in cut(text))
+            assert normalise(block).text.startswith("-----BEGIN PRIVATE KEY-----")
+
+    @pytest.mark.parametrize("gap", ["", *GAPS])
+    def test_an_end_is_as_long_as_it_looks(self, gap: str) -> None:
+        """As many characters that show as wanted, with those behind and between."""
+        text = f"{gap * 3}v\u00e9" * CONTEXT + gap * 9
+        end = shown_end(text, CONTEXT)
+        assert text.endswith(end)
+        assert shown(end) == "v\u00e9" * (CONTEXT // 2)
+        assert end.endswith(gap * 9)
+
+    def test_an_end_is_bounded(self) -> None:
+        """No flood makes it longer than its limit."""
+        text = WORDS * 9 + ZERO * 9999
+        assert shown_end(text, CONTEXT) == text[-CONTEXT - HIDDEN_LIMIT :]
+
+    @MANY
+    @given(TEXTS, TEXTS)
+    def test_the_end_of_an_end(self, one: str, other: str) -> None:
+        """It does not matter whether text came at once."""
+        end = shown_end(one + other, CONTEXT)
+        assert shown_end(shown_end(one, CONTEXT) + other, CONTEXT) == end
+
+    @MANY
+    @given(TEXTS)
+    def test_ordinary_signs_are_seen_by_detectors(self, text: str) -> None:
+        """A unit that ends within what detectors read as a block is one that may be cut there."""
+        for start, end in units(text):
+            begun = normalise(text[start:end]).text.rpartition("-----BEGIN PRIVATE KEY-----")
+            if begun[1] and "-----END" not in begun[2] and end < len(text):
+                limit = len(shown(text[start:end])) >= BLOCK_LIMIT
+                assert limit or is_flooded(text, start, end)
 
 
 class TestSentences:

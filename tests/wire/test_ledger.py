@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+ZERO: Final = "\u200b"
 KEY: Final = "AKIA" + "Q7WZ3FJ5LM2NXK4B"
 CARD: Final = "4111 1111 1111 1111"
 
@@ -294,6 +295,28 @@ class TestGoesOn:
             assert left.endswith(". And then?")
             assert len(book.session.verdict().findings) == 1
 
+    @pytest.mark.parametrize("hidden", [ZERO * 96, "\u00ad\x1c" * 1500])
+    def test_seam_is_as_long_as_it_looks(
+        self, make_pack_guard: Callable[..., Guard], hidden: str
+    ) -> None:
+        """Characters that do not show part no key that one text begins and the next ends."""
+        book = Book(make_pack_guard(), marked=True)
+        book.piece(f"Note {KEY[:9]}{hidden}", "content:1", kind="content")
+        book.run(book.ledger.complete("content:1"))
+        second = book.piece(f"{hidden[:99]}{KEY[9:]}. And then?", "content:2", kind="content")
+        book.end()
+        assert book.ledger.leave(second) == "[redacted: secret leak]. And then?"
+
+    def test_flooded_seam(self, make_pack_guard: Callable[..., Guard]) -> None:
+        """More of them than anybody waits for are no all-clear for the next text."""
+        book = Book(make_pack_guard(), marked=True)
+        book.piece(f"Note {KEY[:9]}{ZERO * 9000}", "content:1", kind="content")
+        book.run(book.ledger.complete("content:1"))
+        second = book.piece(f"{KEY[9:]}. And then?", "content:2", kind="content")
+        book.end()
+        assert book.withheld
+        assert KEY[9:] not in book.ledger.leave(second)
+
     @given(before=st.text(max_size=12), white=st.sampled_from(["", " ", "\n"]))
     def test_any_text_before(
         self, make_pack_guard: Callable[..., Guard], before: str, white: str
@@ -451,6 +474,14 @@ class TestAlone:
     def test_goes_on(self, book: Book) -> None:
         """And for what it makes with those before it."""
         for text in ("A z", "bloc", "k."):
+            assert not book.withheld
+            book.take(text, "other.title", kind="content", lone=True)
+        assert book.withheld
+
+    def test_goes_on_behind_what_does_not_show(self, make_pack_guard: Callable[..., Guard]) -> None:
+        """However much came between, up to a flood."""
+        book = Book(make_pack_guard())
+        for text in (f"Note {KEY[:9]}", ZERO * 600, f"{KEY[9:]}. And then?"):
             assert not book.withheld
             book.take(text, "other.title", kind="content", lone=True)
         assert book.withheld
