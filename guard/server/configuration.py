@@ -212,7 +212,8 @@ def _disagreements(settings: ServerSettings) -> Iterator[str]:
     yield from _other_models(settings)
     yield from _twice("keys", "name", [key.name for key in settings.keys])
     yield from _twice("keys", "hash", [key.hash for key in settings.keys])
-    yield from _twice("routes", "path", [rule.path.rstrip("/") for rule in settings.routes])
+    paths = [rule.path.rstrip("/").casefold() for rule in settings.routes]
+    yield from _twice("routes", "path", paths)
 
 
 def _of_fallback(settings: ServerSettings) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 A request goes to the backend byte for byte (unless the settings name another model), and its
 answer comes back through the guard. What cannot be guarded is refused, unless the settings let
-it pass. A client that goes away takes its request at the backend with it.
+it pass. A request whose body backends may read in different ways is refused. A client that goes
+away takes its request at the backend with it.
 
 While an alarm asks for a `fallback`, what is guarded goes to the backend that stands in. Neither
 gets anything that could be the other's key: of a client's headers only a few harmless ones go to
@@ -17,7 +18,6 @@ This module does not know any vendor's format.
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -29,8 +29,8 @@ from starlette.responses import Response, StreamingResponse
 from guard.server.edge import route_of
 from guard.server.errors import Refused
 from guard.server.keys import caller_of
-from guard.wire.formats import format_of, is_open, path_of
-from guard.wire.transport import AsyncGuardTransport, Options, Unguardable
+from guard.wire.formats import endpoint_of, format_of, is_open, path_of
+from guard.wire.transport import AsyncGuardTransport, Options, Unguardable, made_here
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -159,11 +159,13 @@ class _Proxy:
         guarded = format_of(method, path) is not None
         if not guarded and settings.other_paths == "refuse" and not is_open(method, path):
             raise Refused(403, _NO_FORMAT, "unguardable")
-        judges = self._service.judges(request)
+        endpoint = endpoint_of(method, path)
+        judges = self._service.judges(request, endpoint)
         stand_in = judges.standing_in if guarded else None
         backend = self._primary if stand_in is None else self._fallback
-        sent = await self._sent(request, backend, rewritten=guarded)
-        transport = self._transport(request, stand_in or judges.guard)
+        sent = await self._sent(request, backend)
+        model = self._model(request, backend, endpoint)
+        transport = self._transport(request, stand_in or judges.guard, model)
         try:
             answer = await transport.handle_async_request(sent)
         except Unguardable:
@@ -175,32 +177,35 @@ class _Proxy:
             raise Refused(502, f"{backend} cannot be reached", "upstream_unreachable") from None
         except httpx2.RequestError:
             raise Refused(502, f"{backend} broke off its answer", "upstream_broken") from None
+        return _response(answer) if made_here(answer) else self._answered(answer, backend)
+
+    def _answered(self, answer: httpx2.Response, backend: _Backend) -> Response:
+        """Return a backend's answer as it goes to the client, counted and named."""
         self._service.metrics.answer(backend.name)
         response = _response(answer)
         if backend is self._fallback:
             response.raw_headers.append((b"x-guard-backend", b"fallback"))
         return response
 
-    def _transport(self, request: Request, guard: Guard) -> AsyncGuardTransport:
+    def _model(self, request: Request, backend: _Backend, endpoint: str | None) -> str | None:
+        """Return the model that a request is sent to, `None` for what it asks for."""
+        own = self._service.settings.stand_in_model if backend is self._fallback else None
+        return own or self._service.upstream_model(request, endpoint)
+
+    def _transport(self, request: Request, guard: Guard, model: str | None) -> AsyncGuardTransport:
         route = route_of(request.scope)
         metrics = self._service.metrics
         options = Options(
             unguarded=self._service.settings.other_paths,
             broken="tell",
             on_verdict=lambda verdict: metrics.decision(verdict, route),
+            model=model,
         )
         return AsyncGuardTransport(guard, self._inner, options)
 
-    async def _sent(
-        self, request: Request, backend: _Backend, *, rewritten: bool
-    ) -> httpx2.Request:
+    async def _sent(self, request: Request, backend: _Backend) -> httpx2.Request:
         """Return the request as it goes to the backend."""
         content = await request.body()
-        model = self._service.guards.upstream_model(caller_of(request.scope), request.url.path)
-        if backend is self._fallback:
-            model = self._service.settings.stand_in_model or model
-        if rewritten and model is not None:
-            content = _with_model(content, model)
         return httpx2.Request(
             request.method,
             self._url(request, backend),
@@ -282,14 +287,3 @@ async def _pieces(answer: httpx2.Response) -> AsyncIterator[bytes]:
 def _named(connection: str) -> set[str]:
     """Return the headers that a `Connection` header names as being about one connection."""
     return {name.strip().lower() for name in connection.split(",") if name.strip()}
-
-
-def _with_model(content: bytes, model: str) -> bytes:
-    """Return a request's JSON with another model; what is no JSON the backend refuses."""
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        return content
-    if not isinstance(document, dict):
-        return content
-    return json.dumps(document | {"model": model}).encode()

@@ -53,9 +53,29 @@ class Service:
     load: Load
     at_end: list[Callable[[], None]] = field(default_factory=list)
 
-    def judges(self, request: Request) -> Judges:
-        """Return who judges a request; keep them for all of it, since a reload may come."""
-        return self.guards.of(caller_of(request.scope), request.url.path)
+    def judges(self, request: Request, endpoint: str | None = None) -> Judges:
+        """Return who judges a request; keep them for all of it, since a reload may come.
+
+        Args:
+            request: what is to be judged.
+            endpoint: the vendor's own path of what it asks for, where the proxy guards that: under
+                whichever path it is written, the strictest class of all that hold counts.
+        """
+        caller, path = caller_of(request.scope), request.scope["path"]
+        found = [self.guards.of(caller, each) for each in self.settings.paths(path, endpoint)]
+        return max(found, key=lambda judges: judges.security_class.rank)
+
+    def upstream_model(self, request: Request, endpoint: str | None) -> str | None:
+        """Return the model that a request is sent to, `None` for what it asks for.
+
+        Args:
+            request: what is sent.
+            endpoint: as for `judges`; the longest rule counts that names a model.
+        """
+        caller, path = caller_of(request.scope), request.scope["path"]
+        paths = self.settings.paths(path, endpoint)
+        models = (self.guards.upstream_model(caller, each) for each in paths)
+        return next(filter(None, models), None)
 
     async def judge(self, request: Request, judge: Callable[[], Awaitable[Verdict]]) -> Verdict:
         """Return what `judge` decides, counted and timed.

@@ -86,15 +86,23 @@ class RouteRule(Rule):
     """What holds for requests whose path is or begins with `path`.
 
     Attributes:
-        path: such as `/v1/responses`; whole segments count, and the longest rule that fits.
+        path: such as `/v1/responses`, in any case; whole segments count, and the longest rule
+            that fits.
     """
 
     path: Annotated[str, StringConstraints(pattern=PATH)]
 
     def fits(self, path: str) -> bool:
         """Return whether the rule is about `path`."""
-        own = self.path.rstrip("/")
-        return path == own or path.startswith(f"{own}/")
+        return f"{path}/".casefold().startswith(self._begins)
+
+    def within(self, path: str) -> bool:
+        """Return whether the rule is about what `path` ends with, behind any prefix."""
+        return self._begins in f"{path}/".casefold()
+
+    @property
+    def _begins(self) -> str:
+        return f"{self.path.rstrip('/')}/".casefold()
 
 
 class Deployed(BaseModel):
@@ -258,3 +266,22 @@ class ServerSettings(BaseSettings):
         """Return the longest rule that fits `path`, `None` where none does."""
         fitting = [rule for rule in self.routes if rule.fits(path)]
         return max(fitting, key=lambda rule: len(rule.path), default=None)
+
+    def paths(self, path: str, endpoint: str | None = None) -> tuple[str, ...]:
+        """Return the paths whose rules hold for a request: its own, and those it may be taken for.
+
+        Backends serve what is guarded behind prefixes or without `/v1`, too. A rule about that is
+        not evaded by another way of writing it: it holds unless a rule that is as long fits the
+        path itself.
+
+        Args:
+            path: of the request.
+            endpoint: the vendor's own path of what it asks for; `None` where it is not guarded.
+        """
+        if endpoint is None:
+            return (path,)
+        own = self.route(path)
+        longest = len(own.path) if own else 0
+        also = [rule for rule in self.routes if rule.within(path) or rule.fits(endpoint)]
+        longer = sorted({rule.path for rule in also}, key=len, reverse=True)
+        return (*(each for each in longer if len(each) > longest), path)

@@ -95,6 +95,9 @@ _OPEN: Final[Mapping[str, str]] = {
 }
 """How paths end whose answers hold no text of a model's, by method; regular expressions."""
 
+_NEVER: Final = r"(?!)"
+"""An expression that nothing fits."""
+
 _BARE: Final = ("HEAD", "OPTIONS", "DELETE")
 """Methods whose answers have no body, or say what is deleted."""
 
@@ -126,6 +129,24 @@ def format_of(method: str, path: str) -> Format | None:
         expression = form.paths.get(method.upper())
         if expression is not None and re.search(f"{expression}$", path.rstrip("/")):
             return form
+    return None
+
+
+def endpoint_of(method: str, path: str) -> str | None:
+    """Return the vendor's own path of what a request asks for, `None` where it is no format's.
+
+    It is the same for every path that a backend may serve alike: in any case, behind any prefix,
+    and without the `/v1`.
+
+    Args:
+        method: the HTTP method, in any case.
+        path: as `path_of` gives it.
+    """
+    plain = path.lower().rstrip("/")
+    for form in FORMATS:
+        found = re.search(f"{form.paths.get(method.upper(), _NEVER)}$", plain)
+        if found is not None:
+            return f"/v1{found[0].removeprefix('/v1')}"
     return None
 
 
@@ -213,6 +234,10 @@ class Call:
     def refusal(self, verdict: Verdict) -> bytes:
         """Return the response to a request that is not passed on."""
         return self.form.refusal(self.asked, verdict.message, {"guard": detail(verdict)})
+
+    def content(self) -> bytes:
+        """Return the request as JSON."""
+        return written(self._request).encode()
 
     @property
     def judges_input(self) -> bool:

@@ -8,6 +8,9 @@ What cannot be guarded (other endpoints that answer with a model's text) is refu
 caller lets it pass. Paths that servers read in different ways are always refused: what is checked
 is what is sent.
 
+What a request says must be the same to every reader (`guard.wire.request`): where it is not, a 400
+in the vendor's form is the answer, and nothing is sent.
+
 Answers that are no success keep their status and headers; of their bodies only what is found bad
 is taken out (`guard.wire.failure`).
 
@@ -16,7 +19,7 @@ This module does not know any SDK, and not how a text is judged.
 
 from __future__ import annotations
 
-import json
+import re
 import time
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
@@ -27,6 +30,7 @@ from guard.wire.detail import DEFAULT_STYLE
 from guard.wire.failure import FailureBody
 from guard.wire.formats import Call, format_of, is_open, path_of
 from guard.wire.parts import BodyError, written
+from guard.wire.request import UnreadError, document_of
 
 try:
     import httpx2
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from guard.verdict import Verdict
     from guard.wire.body import Body
     from guard.wire.detail import Style
+    from guard.wire.formats import Format
     from guard.wire.parts import Json
     from guard.wire.relay import Relay
 
@@ -52,6 +57,15 @@ _HOP: Final = ("content-length", "content-encoding", "transfer-encoding", "conne
 """Headers that say how the backend's bytes were sent, which ours are not."""
 
 _STREAM: Final = "text/event-stream"
+_JSON: Final = "application/json"
+
+_SAID_TO_BE_JSON: Final = re.compile(
+    r"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?;?", re.IGNORECASE
+)
+"""Content types under which every backend reads a body as JSON in UTF-8."""
+
+_MADE_HERE: Final = "guard_made_here"
+"""The extension of a response that no backend gave."""
 
 _PAUSE: Final = 0.1
 """Seconds before the backend is asked again, at first and at most on average."""
@@ -90,6 +104,8 @@ class Options:
         broken: whether a stream that the backend breaks off raises the HTTP client's error, or
             ends with the format's error event, for readers on the other side of a connection.
         on_verdict: called with the verdict on every exchange that was seen to its end.
+        model: the model that what is guarded is sent to, whichever it asks for; `None` for that
+            one.
         unguardable: what is raised where a request is refused; SDKs hide errors that are none of
             their own.
     """
@@ -98,6 +114,7 @@ class Options:
     unguarded: Unguarded = "refuse"
     broken: Literal["raise", "tell"] = "raise"
     on_verdict: Callable[[Verdict], None] = field(default=lambda _: None)
+    model: str | None = None
     unguardable: type[Unguardable] = Unguardable
 
     def __post_init__(self) -> None:
@@ -117,8 +134,11 @@ class _Rules:
         self._guard = guard
         self._options = options
 
-    def _call(self, request: httpx2.Request, content: bytes) -> Call | None:
-        """Return the way of a request through the guard, `None` where it may just pass."""
+    def _call(self, request: httpx2.Request, content: bytes) -> Call | httpx2.Response | None:
+        """Return the way of a request through the guard.
+
+        It is the answer itself where the request cannot be read, `None` where it may just pass.
+        """
         target = request.extensions.get("target", request.url.raw_path)
         method, path = request.method, path_of(target)
         if path is None:
@@ -126,10 +146,31 @@ class _Rules:
         # Some backends know their paths in any case.
         form = format_of(method, path) or format_of(method, path.lower())
         if form is not None:
-            return Call(self._guard, form, _document(content), self._options.style)
+            return self._read(form, request, content)
         if self._options.unguarded == "refuse" and not is_open(method, path):
             raise self._options.unguardable(method, path)
         return None
+
+    def _read(
+        self, form: Format, request: httpx2.Request, content: bytes
+    ) -> Call | httpx2.Response:
+        encodings = request.headers.get_list("content-encoding", split_commas=True)
+        try:
+            document = document_of(content, encodings)
+        except UnreadError as error:
+            return _own_error(400, form, str(error), "invalid_request")
+        if self._rewrites(content):
+            document = document | {"model": self._options.model}
+        return Call(self._guard, form, document, self._options.style)
+
+    def _attempts(self, call: Call, request: httpx2.Request, content: bytes) -> _Attempts:
+        """Return the attempts to have a request answered."""
+        rewritten = self._rewrites(content)
+        return _Attempts(call, request, call.content() if rewritten else content)
+
+    def _rewrites(self, content: bytes) -> bool:
+        """Return whether a body goes on with another model, and not byte for byte."""
+        return bool(content) and self._options.model is not None
 
     def _ready(self, answer: _Answer, attempts: _Attempts) -> httpx2.Response:
         if answer.body is None:
@@ -181,12 +222,14 @@ class GuardTransport(_Rules, httpx2.BaseTransport):
         call = self._call(request, content)
         if call is None:
             return self._inner.handle_request(request)
+        if isinstance(call, httpx2.Response):
+            return call
         if call.judges_input:
             verdict = self._guard.check_input(call.asked.exchange)
             if verdict.message:
                 self._options.on_verdict(verdict)
                 return _not_sent(call, verdict)
-        attempts = _Attempts(call, request, content)
+        attempts = self._attempts(call, request, content)
         if not call.asks_again:
             return self._response(self._attempt(attempts), attempts)
         retrying = tenacity.Retrying(**attempts.rules())
@@ -295,12 +338,14 @@ class AsyncGuardTransport(_Rules, httpx2.AsyncBaseTransport):
         call = self._call(request, content)
         if call is None:
             return await self._inner.handle_async_request(request)
+        if isinstance(call, httpx2.Response):
+            return call
         if call.judges_input:
             verdict = await self._guard.acheck_input(call.asked.exchange)
             if verdict.message:
                 self._options.on_verdict(verdict)
                 return _not_sent(call, verdict)
-        attempts = _Attempts(call, request, content)
+        attempts = self._attempts(call, request, content)
         if not call.asks_again:
             return await self._response(await self._attempt(attempts), attempts)
         retrying = tenacity.AsyncRetrying(**attempts.rules())
@@ -510,19 +555,22 @@ class _AsyncStream(httpx2.AsyncByteStream):
         await self._texts.aclose()
 
 
-def _document(content: bytes) -> Json:
-    """Return a request's JSON, empty where it is none: the backend will say so."""
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
+def made_here(response: httpx2.Response) -> bool:
+    """Return whether a guarding transport made a response itself: no backend gave it."""
+    return _MADE_HERE in response.extensions
 
 
 def _forwarded(request: httpx2.Request, content: bytes) -> httpx2.Request:
-    """Return the request as it is sent: unpacked answers are asked for."""
+    """Return the request as it is sent: unpacked answers are asked for.
+
+    A body is said to be the JSON that it was read as. Some backends read it as a form, or in
+    another encoding, where its type says so.
+    """
     headers = httpx2.Headers(request.headers)
     headers["accept-encoding"] = "identity"
+    kind = headers.get("content-type", _JSON)
+    if content and not _SAID_TO_BE_JSON.fullmatch(kind.strip()):
+        headers["content-type"] = _JSON
     for name in ("content-length", "transfer-encoding"):
         headers.pop(name, None)
     return httpx2.Request(
@@ -587,7 +635,7 @@ def _whole(
 ) -> httpx2.Response:
     headers = _headers(response, call)
     if isinstance(body, FailureBody) and body.replaced:
-        headers["content-type"] = "application/json"
+        headers["content-type"] = _JSON
     verdict = body.session.verdict()
     headers["x-guard-action"] = verdict.action
     if verdict.record is not None:
@@ -606,17 +654,24 @@ def _without_network(response: httpx2.Response) -> dict[str, Any]:
 
 
 def _not_sent(call: Call, verdict: Verdict) -> httpx2.Response:
-    kind = _STREAM if call.asked.stream else "application/json"
     headers = {
-        "content-type": kind,
+        "content-type": _STREAM if call.asked.stream else _JSON,
         "x-guard-class": call.guard.security_class.name,
         "x-guard-action": "block",
     }
-    return httpx2.Response(200, headers=headers, content=call.refusal(verdict))
+    return _own(200, headers, call.refusal(verdict))
 
 
 def _broken(call: Call, error: BodyError) -> httpx2.Response:
     """Return the response where the backend's cannot be read: SDKs ask again."""
-    document = call.form.error(str(error), "upstream_error")
-    headers = {"content-type": "application/json"}
-    return httpx2.Response(502, headers=headers, content=written(document).encode())
+    return _own_error(502, call.form, str(error), "upstream_error")
+
+
+def _own_error(status: int, form: Format, message: str, code: str) -> httpx2.Response:
+    document = form.error(message, code)
+    return _own(status, {"content-type": _JSON}, written(document).encode())
+
+
+def _own(status: int, headers: dict[str, str], content: bytes) -> httpx2.Response:
+    """Return a response that no backend gave."""
+    return httpx2.Response(status, headers=headers, content=content, extensions={_MADE_HERE: True})

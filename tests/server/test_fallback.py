@@ -18,7 +18,7 @@ from guard.journal.store import Journal
 from guard.server.app import create_app
 from guard.server.configuration import load_settings
 from guard.server.keys import hash_of
-from guard.server.scripted import ScriptedApp, serve_in_thread
+from guard.server.scripted import Reply, ScriptedApp, serve_in_thread
 from guard.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PROMPT: Final = "What grows in the shade?"
 FIRST, SECOND = "Ferns, says the first.", "Ivy, says the second."
 SECRET: Final = "The key is AKIAIOSFODNN7EXAMPL2."
+UNREADABLE: Final = Reply(changes={"deep": json.loads("[" * 99 + "]" * 99)})
 CHAT: Final = "/v1/chat/completions"
 DESK: Final = "desk-key-that-is-long-enough"
 KEYS: Final = {"first": "key-of-the-first-SENTINEL", "second": "key-of-the-second-SENTINEL"}
@@ -178,6 +179,28 @@ class TestTheWay:
         server.http.post("/v1/embeddings", json={"model": "m", "input": "a"})
         server.http.get("/v1/models")
         assert (len(server.first.requests), len(server.second.requests)) == (2, 0)
+
+    def test_what_no_backend_answered(
+        self, deploy: Callable[..., Deployment], tmp_path: Path
+    ) -> None:
+        """An answer of ours is no backend's: it is not counted, and names none."""
+        policy = tmp_path / "input.yaml"
+        own = "    input: {limits: {secret_leak: {act: 0.5}}}\n    messages:"
+        policy.write_text(POLICY.replace("    messages:", own), encoding="utf-8")
+        server = deploy(security_class=str(policy))
+        for backend in (server.first, server.second):
+            if backend is server.second:
+                server.raise_alarm()
+            blocked = server.ask(messages=[{"role": "user", "content": SECRET}])
+            unread = server.http.post(CHAT, content=b"{")
+            assert not backend.requests
+            backend.script(PROMPT, UNREADABLE)
+            broken = server.ask()
+            assert len(backend.requests) == 1
+            assert [a.status_code for a in (blocked, unread, broken)] == [200, 400, 502]
+            assert blocked.headers["x-guard-action"] == "block"
+            assert not any("x-guard-backend" in a.headers for a in (blocked, unread, broken))
+        assert (server.answers("primary"), server.answers("fallback")) == (0, 0)
 
     def test_one_that_is_down_is_an_error(self, deploy: Callable[..., Deployment]) -> None:
         """Nothing goes back to the first because the second cannot be reached."""

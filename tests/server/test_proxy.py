@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import logging
@@ -409,11 +410,142 @@ class TestKeys:
     def test_model_of_an_unreadable_request(
         self, start: Callable[..., Proxy], backend: ScriptedApp
     ) -> None:
-        """What is no JSON goes on as it is, for the backend to refuse."""
+        """What is no JSON goes nowhere: the backend could read in it the model that it names."""
         proxy = start(routes=[{"path": "/v1", "upstream_model": "own"}])
         for content in (b"{", b"[1]", b"\xff"):
-            assert proxy.http.post(PATHS["chat"], content=content).status_code == 400
-        assert [each.body for each in backend.requests] == [b"{", b"[1]", b"\xff"]
+            answer = proxy.http.post(PATHS["chat"], content=content)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+        assert not backend.requests
+
+    @pytest.mark.parametrize("other_paths", ["refuse", "pass"])
+    def test_no_other_model(
+        self, start: Callable[..., Proxy], backend: ScriptedApp, other_paths: str
+    ) -> None:
+        """However a request is written, it is sent to the model that is deployed, or nowhere."""
+        proxy = start(deployed={"model": "audited"}, other_paths=other_paths)
+        plain = json.dumps(ASKED["chat"] | {"model": "own"}).encode()
+        bodies = [plain, *(content for content, _ in unread(plain).values())]
+        for path in (PATHS["chat"], "/V1/chat/completions", "/v1/Chat/Completions"):
+            for content in bodies:
+                proxy.http.post(path, content=content)
+            headers = {"content-encoding": "gzip"}
+            proxy.http.post(path, content=gzip.compress(plain), headers=headers)
+        found = [each.json()["model"] for each in backend.requests]
+        assert found == ["audited"] * (3 if other_paths == "pass" else 2)
+
+    def test_bytes_of_no_body(self, start: Callable[..., Proxy], backend: ScriptedApp) -> None:
+        """A request without a body has no model to be changed, and goes on."""
+        proxy = start(deployed={"model": "audited"})
+        for method in ("GET", "POST"):
+            path = f"{PATHS['responses']}/resp_1{'/cancel' if method == 'POST' else ''}"
+            assert proxy.http.request(method, path).status_code == 404
+        assert [each.body for each in backend.requests] == [b"", b""]
+
+
+def unread(body: bytes) -> dict[str, tuple[bytes, dict[str, str]]]:
+    """Return ways to write a body that some backends read and a guard would not."""
+    again = body[:-1] + b',"messages":[],"input":[],"model":"m"}'
+    return {
+        "packed": (gzip.compress(body), {"content-encoding": "gzip"}),
+        "no UTF-8": (body.replace(b'{"model"', b'{"user": "\xff", "model"', 1), {}),
+        "something behind it": (body + b"\nx", {}),
+        "another case": (
+            body.replace(b'"messages"', b'"Messages"').replace(b'"input"', b'"Input"'),
+            {},
+        ),
+        "a key twice": (again, {}),
+    }
+
+
+class TestUnread:
+    """Requests that a backend might read and the guard would not."""
+
+    @forms
+    @pytest.mark.parametrize("case", unread(b"{}"))
+    def test_refused(
+        self,
+        start: Callable[..., Proxy],
+        make_judges: Callable[..., Judges],
+        backend: ScriptedApp,
+        case: str,
+        form: str,
+    ) -> None:
+        """None goes on, where the plain one is blocked; SDKs read how to mend it, once."""
+        proxy = start(make_judges(input={"limits": {"to_block": {"act": 0.9}}}))
+        plain = json.dumps(request(form)).replace(PROMPT, "Please zblock.").encode()
+        assert proxy.http.post(PATHS[form], content=plain).headers["x-guard-action"] == "block"
+        content, headers = unread(plain)[case]
+        answer = proxy.http.post(PATHS[form], content=content, headers=headers)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+        assert (answer.json().get("type") == "error") == (form == "messages")
+        assert ": " in error["message"]
+        assert "zblock" not in answer.text
+        assert answer.headers["x-request-id"]
+        assert not backend.requests
+
+    def test_what_is_not_guarded_is_not_read(self, proxy: Proxy, backend: ScriptedApp) -> None:
+        """Bodies for paths without a model's text go on as they came."""
+        packed = gzip.compress(b"{}")
+        headers = {"content-encoding": "gzip", "content-type": "application/x-gzip"}
+        proxy.http.post("/v1/embeddings", content=packed, headers=headers)
+        assert backend.requests[0].body == packed
+        assert backend.requests[0].headers["content-type"] == "application/x-gzip"
+
+
+class TestRoutes:
+    """Rules for paths hold for the same thing under another path."""
+
+    @pytest.fixture
+    def routed(self, start: Callable[..., Proxy], make_judges: Callable[..., Judges]) -> Proxy:
+        """Return a proxy with rules of which longer ones are stricter."""
+        strict = {"to_flag": {"act": 0.5, "remedy": "block"}}
+        ranks = {"lax": 1, "middle": 5, "strict": 9}
+        made = {
+            name: make_judges(name=name, rank=rank, limits=strict) for name, rank in ranks.items()
+        }
+        routes = [
+            {"path": "/own", "security_class": "lax"},
+            {"path": "/v1", "security_class": "middle", "upstream_model": "usual"},
+            {"path": "/V1/responses", "security_class": "strict", "upstream_model": "audited"},
+            {"path": "/own/tenant/v1/responses", "security_class": "lax"},
+        ]
+        return start(load=lambda: made, security_class="lax", routes=routes, other_paths="pass")
+
+    @pytest.mark.parametrize(
+        ("path", "expected"),
+        [
+            ("/v1/responses", ("strict", "audited")),
+            ("/V1/responses", ("strict", "audited")),
+            ("/v1/Responses", ("strict", "audited")),
+            ("/v1/responses/", ("strict", "audited")),
+            ("/v1/%72esponses", ("strict", "audited")),
+            ("/x/v1/responses", ("strict", "audited")),
+            ("/X/y/V1/RESPONSES", ("strict", "audited")),
+            ("/v1/v1/responses", ("strict", "audited")),
+            ("/own/v1/responses", ("strict", "audited")),
+            ("/responses", ("strict", "audited")),
+            ("/x/responses", ("strict", "audited")),
+            ("/own/tenant/v1/responses", ("lax", "m")),
+            ("/v1/chat/completions", ("middle", "usual")),
+            ("/chat/completions", ("middle", "usual")),
+            ("/x/v1/chat/completions", ("middle", "usual")),
+            ("/own/chat/completions", ("lax", "m")),
+        ],
+    )
+    def test_class_and_model(
+        self, routed: Proxy, backend: ScriptedApp, path: str, expected: tuple[str, str]
+    ) -> None:
+        """Neither another case nor a prefix leads to a laxer class or to another model."""
+        asked = ASKED["responses" if "esponses" in path.lower() else "chat"]
+        answer = routed.http.post(path, json=asked)
+        sent = backend.requests[-1]
+        assert (answer.headers["x-guard-class"], sent.json()["model"]) == expected
+
+    def test_own_endpoints(self, routed: Proxy) -> None:
+        """The service's own paths are judged under the rule of their path alone."""
+        told = routed.http.post("/v1/guard/check", json={"response": "Hi."}).json()
+        assert told["security_class"] == "middle"
 
 
 class TestPaths:

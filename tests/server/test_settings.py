@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,7 +65,10 @@ class TestSources:
         assert settings.keys[0].name == "desk"
         found = {
             path: settings.route(path)
-            for path in ("/v1/chat", "/v1", "/v1/messages/count", "/v1/messagesx", "/v10", "/")
+            for path in (
+                *("/v1/chat", "/v1", "/v1/messages/count", "/v1/messagesx", "/v10", "/"),
+                *("/V1/Messages", "/v1/messages/", "/x/v1/messages"),
+            )
         }
         names = {path: rule and rule.path for path, rule in found.items()}
         assert names == {
@@ -74,7 +78,40 @@ class TestSources:
             "/v1/messagesx": "/v1/",
             "/v10": None,
             "/": None,
+            "/V1/Messages": "/v1/messages",
+            "/v1/messages/": "/v1/messages",
+            "/x/v1/messages": None,
         }
+
+    @pytest.mark.parametrize(
+        ("path", "endpoint", "rules"),
+        [
+            ("/v1/messages", "/v1/messages", []),
+            ("/x/v1/messages", "/v1/messages", ["/v1/messages", "/v1/"]),
+            ("/x/V1/Messages", "/v1/messages", ["/v1/messages", "/v1/"]),
+            ("/x/v1/messages", None, []),
+            ("/messages", "/v1/messages", ["/v1/messages", "/v1/"]),
+            ("/x/chat/completions", "/v1/chat/completions", ["/v1/"]),
+            ("/xv1/messagesx", None, []),
+            ("/shop/v1/messages", "/v1/messages", ["/v1/messages"]),
+            ("/shop/v1/chat/completions", "/v1/chat/completions", []),
+            ("/tenant/of/v1/messages", "/v1/messages", []),
+        ],
+    )
+    def test_paths(self, path: str, endpoint: str | None, rules: list[str]) -> None:
+        """Longer rules hold for what is guarded, whatever stands before it; the path's own do."""
+        paths = ("/v1/", "/V1/messages", "/shop", "/tenant/of/v1/messages")
+        settings = load_settings(routes=[{"path": each} for each in paths])
+        *others, own = settings.paths(path, endpoint)
+        assert [each.lower() for each in others] == rules
+        assert own == path
+
+    def test_paths_of_any_length(self) -> None:
+        """Nobody makes the server slow by a path of many segments."""
+        settings = load_settings(routes=[{"path": f"/rule/{n}"} for n in range(50)])
+        began = time.perf_counter()
+        settings.paths("/a" * 30_000, "/v1/responses")
+        assert time.perf_counter() - began < 1
 
     def test_the_upstream_key_does_not_show(self) -> None:
         """Nobody reads the backend's key out of the settings by printing them."""
@@ -146,7 +183,7 @@ class TestProblems:
                 upstream="http://x",
                 demo=True,
                 keys=keys,
-                routes=[{"path": "/v1"}, {"path": "/v1/"}],
+                routes=[{"path": "/v1"}, {"path": "/V1/"}],
                 max_buffer_bytes=5,
             )
         )

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from guard.wire.body import Body
 from guard.wire.detail import Style
-from guard.wire.formats import FORMATS, Call, Format, format_of, is_open, path_of
+from guard.wire.formats import (
+    FORMATS,
+    Call,
+    Format,
+    endpoint_of,
+    format_of,
+    is_open,
+    path_of,
+)
 from guard.wire.parts import BodyError
 from guard.wire.relay import Relay
 
@@ -58,6 +66,26 @@ class TestPaths:
         assert form is not None
         assert form.name == name
         assert not is_open(method, path)
+
+    @pytest.mark.parametrize(
+        ("method", "path", "endpoint"),
+        [
+            ("POST", "/v1/chat/completions", "/v1/chat/completions"),
+            ("POST", "/chat/completions/", "/v1/chat/completions"),
+            ("post", "/x/V1/Chat/Completions", "/v1/chat/completions"),
+            ("POST", "/openai/deployments/mine/chat/completions", "/v1/chat/completions"),
+            ("GET", "/chat/completions/chatcmpl-1", "/v1/chat/completions/chatcmpl-1"),
+            ("POST", "/x/responses/resp_1/cancel", "/v1/responses/resp_1/cancel"),
+            ("POST", "/anthropic/V1/messages", "/v1/messages"),
+            ("POST", "/messages", None),
+            ("GET", "/v1/messages", None),
+            ("PATCH", "/v1/responses", None),
+            ("POST", "/v1/embeddings", None),
+        ],
+    )
+    def test_endpoint(self, method: str, path: str, endpoint: str | None) -> None:
+        """What is asked for has one name, whichever way a backend's path of it is written."""
+        assert endpoint_of(method, path) == endpoint
 
     @pytest.mark.parametrize(
         ("method", "path"),
