@@ -72,7 +72,8 @@ class Driver:
         detectors: asked in this order.
         timeout: seconds that all detectors together may take for one passage.
         journal: where rows go; `None` for nowhere.
-        redactor: takes secrets and personal data out of texts that the journal keeps.
+        redactor: takes secrets and personal data out of texts that the journal keeps; `None`
+            where no class keeps redacted texts.
         live: what follows the live risk; `None` for nothing.
     """
 
@@ -81,7 +82,7 @@ class Driver:
         detectors: Iterable[Detector],
         timeout: float,
         journal: Journal | None,
-        redactor: Callable[[str], str],
+        redactor: Callable[[str], str] | None,
         live: Live | None = None,
     ) -> None:
         """Start no thread yet."""
@@ -89,7 +90,7 @@ class Driver:
         self._journal = journal
         self._detectors = tuple(detectors)
         self._timeout = timeout
-        self._redactor = redactor
+        self._redactor = redactor or _unredacted
         self._workers = Workers()
 
     def advance(self, steps: Steps) -> str | None:
@@ -243,6 +244,11 @@ async def _undisturbed(work: Coroutine[None, None, _T]) -> _T:
     if cancelled is not None:
         raise cancelled
     return task.result()
+
+
+def _unredacted(_: str) -> str:
+    """Refuse to keep a text as it is where it should be redacted; the row's failure counts."""
+    raise JournalError("a text is to be redacted, and there is no `redactor`: pass one")
 
 
 def _try_to_log(log: Callable[..., object], *values: object, **fields: object) -> None:

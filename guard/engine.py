@@ -8,8 +8,10 @@ or mended (`guard.session`), and nothing about threads (`guard.driver`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from guard.batch import Verdicts
@@ -25,11 +27,11 @@ from guard.stream import AsyncGuardedStream, Following, GuardedStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from guard.audit.keys import PublicKey
     from guard.audit.profile import Fingerprint
     from guard.audit.tag import Tag
+    from guard.categories import Side
     from guard.detectors.fingerprints import ProtectedText
     from guard.journal.store import Journal
     from guard.live.alarms import Notifier
@@ -62,7 +64,7 @@ class Guard:
         journal: where flagged, rewritten and blocked responses are kept; `None` for nowhere.
         language: the language tag of messages to end users; the class's own by default.
         redactor: takes secrets and personal data out of texts that the journal keeps; needed
-            where the class keeps redacted texts.
+            where the class, or the stricter one, keeps redacted texts.
         live: what follows the live risk, such as `guard.live.LiveRisk`; by default the priors
             are the class's and stay.
         stricter: the class that judges while an alarm asks to tighten.
@@ -70,14 +72,14 @@ class Guard:
 
     Raises:
         ConfigurationError: no detector, two of one name, something that is no detector, a
-            limit that no detector can reach, or a redacting journal without a redactor;
-            everything at once.
+            limit that no detector can reach where it stands, or a redacting journal without a
+            redactor; everything at once.
     """
 
     def __init__(  # noqa: PLR0913  # each is one plain part of a deployment
         self,
         security_class: SecurityClass,
-        detectors: Sequence[Detector],
+        detectors: Iterable[Detector],
         *,
         journal: Journal | None = None,
         language: str | None = None,
@@ -87,19 +89,16 @@ class Guard:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Check that the parts fit together, then freeze them."""
+        detectors = _given(detectors)
         problems = _problems(security_class, detectors)
         if stricter is not None and not problems:
-            problems = check_categories(stricter, _categories(detectors))
-        if journal is not None and redactor is None and security_class.journal.text == "redacted":
-            problems.append(
-                f"class `{security_class.name}` journals redacted texts: pass a `redactor`"
-            )
+            problems = check_categories(stricter, _found(detectors))
+        if journal is not None and redactor is None:
+            problems += _unredacted(security_class, stricter)
         if problems:
             raise ConfigurationError(problems)
         self._journal = journal
-        self._driver = Driver(
-            detectors, security_class.timeout_seconds, journal, redactor or str, live
-        )
+        self._driver = Driver(detectors, security_class.timeout_seconds, journal, redactor, live)
         self._live = live
         self._deployment = Deployment(
             security_class=security_class,
@@ -129,12 +128,12 @@ class Guard:
         name: str | None = None,
         *,
         model: str | Path | None = None,
-        detectors: Sequence[Detector] = (),
+        detectors: Iterable[Detector] = (),
         protected: Iterable[ProtectedText] = (),
         journal: Journal | str | Path | _NotGiven | None = NOT_GIVEN,
         language: str | None = None,
         tag: Tag | bytes | str | Path | None = None,
-        trust: Iterable[PublicKey | str | Path] = (),
+        trust: PublicKey | str | Path | Iterable[PublicKey | str | Path] = (),
         fingerprint: Fingerprint | None = None,
         live: Live | Store | bool = False,
         notify: Sequence[Notifier] = (),
@@ -142,7 +141,7 @@ class Guard:
         """Load a guard with the bundled model and pattern packs.
 
         Args:
-            security_class: a built-in class's name, or a path to a policy file.
+            security_class: a built-in class's name, a path to a policy file, or a class.
             name: which class of the policy file, where it has several.
             model: a classifier's directory; the bundled one by default.
             detectors: further detectors, beside the standard ones.
@@ -151,7 +150,8 @@ class Guard:
                 default `GUARD_JOURNAL`, else a file in the user's state directory.
             language: the language tag of messages to end users.
             tag: the signed tag that says up to which class the model may be deployed.
-            trust: the public keys, or their files, of those whose signature counts.
+            trust: the public keys, or their files, of those whose signature counts; a single one
+                may stand alone.
             fingerprint: which model, system prompt, adapter and tools are deployed; needed
                 with a tag (`guard.audit.profile.Fingerprint.of`).
             live: whether the live risk is followed as the class's `live` section says, so that
@@ -162,15 +162,16 @@ class Guard:
 
         Raises:
             ConfigurationError: all that is wrong with class, model and detectors at once; or
-                `notify` is given and nothing here follows the live risk.
+                `notify` is given and nothing here follows the live risk, or `live` is no store.
             JournalError: the journal cannot be opened.
             guard.audit.errors.TagError: the tag is not good for this deployment; a
                 `DeploymentRefused` lists every figure that is above its limit.
         """
-        from guard.loading import admitted, load_parts  # noqa: PLC0415  # loads the runtime
+        from guard import loading  # noqa: PLC0415  # loads the runtime
 
-        parts = load_parts(security_class, name, model, detectors, protected)
-        deployed = admitted(parts, tag, tuple(trust), fingerprint)
+        parts = loading.load_parts(security_class, name, model, _given(detectors), protected)
+        deployed = loading.admitted(parts, tag, trust, fingerprint)
+        stricter = None if live is False else loading.stricter(deployed)
         return cls(
             deployed,
             parts.detectors,
@@ -178,7 +179,7 @@ class Guard:
             language=language,
             redactor=parts.redactor,
             live=_followed(live, deployed, parts.detectors, notify),
-            stricter=parts.stricter,
+            stricter=stricter,
         )
 
     @property
@@ -480,6 +481,12 @@ def _followed(
         return None
     if isinstance(live, Live):
         return live
+    if isinstance(live, str | Path):
+        raise ConfigurationError(
+            "`live` must be `True` or a store, not a path or an address: "
+            "`guard.live.sqlite_store.SQLiteStore(path)` or "
+            "`guard.live.redis_store.RedisStore(url)`"
+        )
     from guard.live.deployed import follow  # noqa: PLC0415  # most guards do without
 
     return follow(security_class, detectors, store=None if live is True else live, notify=notify)
@@ -495,17 +502,74 @@ def _categories(detectors: Sequence[Detector]) -> list[str]:
     return list(dict.fromkeys(name for detector in detectors for name in detector.categories))
 
 
+def found_on(detectors: Sequence[Detector], side: Side) -> list[str]:
+    """Return the categories that some detector can find on a side of the exchange."""
+    found = [n for each in detectors for n in each.categories if _looks(each, n, side)]
+    return list(dict.fromkeys(found))
+
+
+def _looks(detector: Detector, category: str, side: Side) -> bool:
+    """Return whether a detector may look for one of its categories on a side of the exchange.
+
+    The classifier looks for each on one side alone. What any other detector looks at only its
+    maker knows, so that it is taken to look everywhere.
+    """
+    if not _is_classifier(detector):
+        return True
+    return (category in _of_responses(detector)) == (side == "response")
+
+
+def _found(detectors: Sequence[Detector]) -> dict[Side, list[str]]:
+    return {"response": found_on(detectors, "response"), "prompt": found_on(detectors, "prompt")}
+
+
+def _is_classifier(detector: Detector) -> bool:
+    # Where its module was never loaded nothing is one, and loading it takes the model's runtime.
+    module = sys.modules.get("guard.detectors.classifier")
+    # One that was derived from it may look elsewhere.
+    return module is not None and type(detector) is module.Classifier
+
+
+def _given(detectors: Iterable[Detector]) -> tuple[Detector, ...]:
+    """Return the detectors as a tuple: an iterator gives them once, and they are wanted often.
+
+    Raises:
+        ConfigurationError: it holds something else, or is nothing that holds any.
+    """
+    try:
+        given = iter(detectors)
+    except TypeError as error:
+        kind = type(detectors).__name__
+        raise ConfigurationError(
+            f"`detectors` must be a list of detectors, not `{kind}`: put even a single one in "
+            "brackets, as in `detectors=[mine]`"
+        ) from error
+    listed = tuple(given)
+    foreign = [item for item in listed if not isinstance(item, Detector)]
+    if foreign:
+        raise ConfigurationError(
+            [
+                f"{item!r} is no detector: it needs `name`, `version`, `categories` and a call"
+                for item in foreign
+            ]
+        )
+    return listed
+
+
+def _unredacted(*classes: SecurityClass | None) -> list[str]:
+    """Return a problem for each class under which a journal needs a redactor."""
+    return [
+        f"class `{item.name}` journals redacted texts: pass a `redactor`"
+        for item in classes
+        if item is not None and item.journal.text == "redacted"
+    ]
+
+
 def _problems(security_class: SecurityClass, detectors: Sequence[Detector]) -> list[str]:
     """Return why these parts cannot guard anything, each with its mend."""
     if not detectors:
         return ["no detector: a guard that judges nothing would let everything pass"]
-    foreign = [item for item in detectors if not isinstance(item, Detector)]
-    if foreign:
-        return [
-            f"{item!r} is no detector: it needs `name`, `version`, `categories` and a call"
-            for item in foreign
-        ]
     names = [detector.name for detector in detectors]
     twice = sorted({name for name in names if names.count(name) > 1})
     problems = [f"two detectors are named `{name}`: rename one" for name in twice]
-    return problems + check_categories(security_class, _categories(detectors))
+    return problems + check_categories(security_class, _found(detectors))

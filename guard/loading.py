@@ -19,7 +19,7 @@ from guard.detectors.personal import personal_data_detector
 from guard.detectors.secrets import secret_detector
 from guard.errors import ConfigurationError
 from guard.memory import give_back
-from guard.policy import load_class, stricter_than
+from guard.policy import load_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -47,13 +47,11 @@ class Parts:
         security_class: the class under which it judges.
         detectors: everything that sees risk.
         redactor: takes secrets and personal data out of texts.
-        stricter: the class that judges while an alarm asks to tighten.
     """
 
     security_class: SecurityClass
     detectors: tuple[Detector, ...]
     redactor: Callable[[str], str]
-    stricter: SecurityClass | None = None
 
 
 def load_parts(
@@ -65,6 +63,9 @@ def load_parts(
 ) -> Parts:
     """Load the class, the classifier and the standard detectors.
 
+    The classifier has the heads of the class that an alarm would have judge, too, whether or not
+    the live risk is followed: a tag is held against the same detectors either way.
+
     Raises:
         ConfigurationError: all problems of all parts.
     """
@@ -73,7 +74,7 @@ def load_parts(
     loaded = _collect(
         problems, partial(load_class, security_class, name, extra_categories=tuple(own))
     )
-    own_heads = _heads(loaded, problems)
+    own_heads = () if loaded is None else _heads(loaded, problems)
     classifier = _collect(problems, partial(Classifier, model or BUNDLED_MODEL, heads=own_heads))
     fingerprints = _collect(problems, partial(FingerprintDetector, tuple(protected)))
     if problems or loaded is None or classifier is None or fingerprints is None:
@@ -83,25 +84,23 @@ def load_parts(
     give_back()
     # The cheap detectors go first: if the time runs out, they have answered.
     return Parts(
-        stricter=stricter(loaded, security_class),
         security_class=loaded,
         detectors=(*packs, fingerprints, classifier, *detectors),
         redactor=partial(redact, detectors=packs),
     )
 
 
-def stricter(
-    security_class: SecurityClass, source: str | Path | SecurityClass
-) -> SecurityClass | None:
-    """Return the class that judges while an alarm asks to tighten.
+def stricter(security_class: SecurityClass) -> SecurityClass | None:
+    """Return the class that judges while an alarm asks to tighten, `None` where none does.
+
+    Only a guard that follows the live risk needs it: elsewhere no alarm is ever raised.
 
     Raises:
         ConfigurationError: some alarm would ask for it, and there is none.
     """
-    live = security_class.live
-    if live is None or "tighten" not in live.actions:
+    if not security_class.tightens:
         return None
-    found = stricter_than(security_class, source)
+    found = security_class.stricter
     if found is None:
         raise ConfigurationError(
             f"an alarm of class `{security_class.name}` tightens, and its policy has no class of "
@@ -110,10 +109,16 @@ def stricter(
     return found
 
 
+def head_files(security_class: SecurityClass) -> tuple[str, ...]:
+    """Return the heads that judge under a class, or under the one that its alarms tighten to."""
+    above = security_class.stricter if security_class.tightens else None
+    return tuple(dict.fromkeys([*security_class.heads, *(above.heads if above else ())]))
+
+
 def admitted(
     parts: Parts,
     tag: Tag | bytes | str | Path | None,
-    trust: Sequence[PublicKey | str | Path],
+    trust: PublicKey | str | Path | Iterable[PublicKey | str | Path],
     fingerprint: Fingerprint | None,
 ) -> SecurityClass:
     """Return the class under which a model may be deployed, with the priors that it starts with.
@@ -140,11 +145,12 @@ def admitted(
     return parts.security_class.with_priors(priors)
 
 
-def _heads(security_class: SecurityClass | None, problems: list[str]) -> tuple[heads.OwnHead, ...]:
-    """Load the heads that a class names."""
-    names = () if security_class is None else security_class.heads
+def _heads(security_class: SecurityClass, problems: list[str]) -> tuple[heads.OwnHead, ...]:
+    """Load the heads that judge under a class."""
+    names = head_files(security_class)
     found = [_collect(problems, partial(heads.read, Path(name))) for name in names]
-    return tuple(head for head in found if head is not None)
+    # Two classes may each have a copy of one head.
+    return tuple({head.digest: head for head in found if head is not None}.values())
 
 
 def _try_out(detectors: Iterable[Detector]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -39,6 +40,8 @@ from guard.security_class import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from guard.categories import Side
+
 BUILTIN: Final = Path(__file__).parent / "policies"
 """Where the built-in classes lie, one file each."""
 
@@ -53,6 +56,11 @@ class Policy(Model):
 
     version: Literal[1] = 1
     classes: tuple[SecurityClass, ...] = Field(min_length=1)
+
+    @field_validator("classes")
+    @classmethod
+    def _together(cls, classes: tuple[SecurityClass, ...]) -> tuple[SecurityClass, ...]:
+        return _one_policy(classes)
 
     @field_validator("version", mode="before")
     @classmethod
@@ -102,16 +110,16 @@ def load_classes(
     """Return every class of `source`, or the one that is named; see `load_class`."""
     text, fragment = _split(source)
     if isinstance(source, str) and text in _builtin_names():
-        policy = load_policy(BUILTIN / f"{text}.yaml")
+        classes = _built_in(text)
     elif not text or not (Path(text).suffix or _exists(Path(text))):
         raise PolicyError(_no_such_class(text, _builtin_names()))
     else:
-        policy = load_policy(Path(text), extra_categories=extra_categories)
+        classes = load_policy(Path(text), extra_categories=extra_categories).classes
     wanted = name or fragment
-    names = [item.name for item in policy.classes]
+    names = [item.name for item in classes]
     if wanted and wanted not in names:
         raise PolicyError(f"in `{text}`: {_no_such_class(wanted, names)}")
-    return tuple(item for item in policy.classes if wanted in ("", item.name))
+    return tuple(item for item in classes if wanted in ("", item.name))
 
 
 def load_policy(path: str | Path, *, extra_categories: Collection[str] = ()) -> Policy:
@@ -143,33 +151,45 @@ def builtin_classes() -> tuple[SecurityClass, ...]:
 def stricter_than(
     security_class: SecurityClass, source: str | Path | SecurityClass
 ) -> SecurityClass | None:
-    """Return the next stricter class of the same policy, `None` where there is none.
+    """Return the next stricter class of a policy, `None` where there is none.
+
+    Args:
+        security_class: the class, which need not come from the policy itself.
+        source: the policy, as given to `load_class`; the built-in classes are one policy.
+
+    Raises:
+        PolicyError: the policy is wrong, or has no class of that name.
+    """
+    return load_class(source, security_class.name).stricter
+
+
+def check_categories(
+    security_class: SecurityClass, found: Mapping[Side, Collection[str]]
+) -> list[str]:
+    """Return a problem for each limit that no detector can reach.
 
     Args:
         security_class: the class.
-        source: where it came from, as given to `load_class`; the built-in classes are one policy.
+        found: the categories that some detector can find on each side of the exchange.
     """
-    if isinstance(source, SecurityClass):
-        return None
-    text, _ = _split(source)
-    there = builtin_classes() if text in _builtin_names() else load_policy(Path(text)).classes
-    above = [item for item in there if item.rank > security_class.rank]
-    return min(above, key=lambda item: item.rank, default=None)
-
-
-def check_categories(security_class: SecurityClass, known: Collection[str]) -> list[str]:
-    """Return a problem for each limit on a category that no detector can find.
-
-    Args:
-        security_class: the class.
-        known: the categories that some detector can find.
-    """
+    limited: dict[Side, Mapping[str, InputLimit]] = {
+        "response": security_class.limits,
+        "prompt": security_class.input_limits,
+    }
     return [
-        f"class `{security_class.name}` limits `{category}`, which no detector finds: remove the "
-        f"limit or add a detector{did_you_mean(category, known)}"
-        for category in (*security_class.limits, *security_class.input_limits)
-        if category not in known
+        f"class `{security_class.name}` limits `{category}`, {_unreached(category, side, found)}"
+        for side, limits in limited.items()
+        for category in limits
+        if category not in found[side]
     ]
+
+
+def _unreached(category: str, side: Side, found: Mapping[Side, Collection[str]]) -> str:
+    """Return why no detector reaches a limit on a side of the exchange, with its mend."""
+    if any(category in names for names in found.values()):
+        return f"and {_ELSEWHERE[side]}"
+    hint = did_you_mean(category, found[side])
+    return f"which no detector finds: remove the limit or add a detector{hint}"
 
 
 def policy_schema() -> dict[str, Any]:
@@ -183,8 +203,11 @@ def policy_schema() -> dict[str, Any]:
     keys = schema["$defs"]["SecurityClass"]["properties"]
     keys["messages"]["additionalProperties"] = False
     limits = keys["limits"]
-    limits["propertyNames"] = {"examples": _limitable()}
-    limits["description"] += " Categories: " + ", ".join(_limitable()) + "."
+    limits["propertyNames"] = {"examples": _limitable("response")}
+    limits["description"] += " Categories: " + ", ".join(_limitable("response")) + "."
+    inputs = schema["$defs"]["Input"]["properties"]["limits"]
+    inputs["propertyNames"] = {"examples": _limitable("prompt")}
+    inputs["description"] += " Categories: " + ", ".join(_limitable("prompt")) + "."
     return schema
 
 
@@ -218,9 +241,36 @@ _MODELS: Final[tuple[type[BaseModel], ...]] = (
 
 _TWICE: Final = "two_classes_of_one_name"
 
+_ELSEWHERE: Final[Mapping[Side, str]] = {
+    "response": "in responses no detector looks for it: move it to `input.limits`",
+    "prompt": "in what the model is given no detector looks for it: move it to `limits`",
+}
+"""What is said of a limit that stands on the wrong side of the exchange."""
 
-def _limitable() -> list[str]:
-    return [name for name, category in CATEGORIES.items() if not category.auxiliary]
+_EITHER_SIDE: Final = ("system_prompt_leak", "proprietary_leak", "secret_leak", "pii_leak")
+"""Found by patterns and fingerprints, which read whatever passes; all else by the classifier."""
+
+
+def _limitable(side: Side | None = None) -> list[str]:
+    """Return the categories that can have a limit, on one side of the exchange or on any."""
+    return [
+        name
+        for name, category in CATEGORIES.items()
+        if not category.auxiliary and (side in (None, category.side) or name in _EITHER_SIDE)
+    ]
+
+
+def _built_in(name: str) -> tuple[SecurityClass, ...]:
+    """Return the class of a built-in file, as one of the built-in ones."""
+    classes = load_policy(BUILTIN / f"{name}.yaml").classes
+    # The other files are read once somebody asks for a stricter class; most never do.
+    return tuple(item.among(builtin_classes) for item in classes)
+
+
+def _one_policy(classes: Sequence[SecurityClass]) -> tuple[SecurityClass, ...]:
+    """Return classes that know one another."""
+    policy = partial(_one_policy, tuple(classes))
+    return tuple(item.among(policy) for item in classes)
 
 
 def _validate(document: yaml_lines.Document) -> tuple[Policy | None, list[yaml_lines.Problem]]:
@@ -310,13 +360,13 @@ def _placed(policy: Policy, folder: Path) -> Policy:
         item.model_copy(update={"heads": tuple(str((folder / h).absolute()) for h in item.heads)})
         for item in policy.classes
     ]
-    return policy.model_copy(update={"classes": tuple(classes)})
+    return policy.model_copy(update={"classes": _one_policy(classes)})
 
 
 def _unknown_categories(
     document: yaml_lines.Document, extra: Collection[str], own: Mapping[int, Sequence[str]]
 ) -> list[yaml_lines.Problem]:
-    """Return a problem for each category that is neither in the taxonomy nor a head's."""
+    """Return a problem for each category that is unknown, or that is never looked for there."""
     problems: list[yaml_lines.Problem] = []
     for location, line in document.lines.items():
         if not _names_category(location):
@@ -327,7 +377,19 @@ def _unknown_categories(
             if name in CATEGORIES:
                 text = "auxiliary categories have neither limit nor prior: remove it"
             problems.append((line, location, text))
+        elif (side := _wrong_side(location, name)) is not None and name not in extra:
+            # Where a detector of one's own looks, nobody here knows.
+            problems.append((line, location, _ELSEWHERE[side]))
     return problems
+
+
+def _wrong_side(location: yaml_lines.Location, name: str) -> Side | None:
+    """Return the side that a limit stands on where it never acts there, `None` elsewhere."""
+    sides: dict[str, Side] = {"limits": "response", "input": "prompt"}
+    here = sides.get(str(location[2]))
+    # What is not in the taxonomy is a head's, and heads score responses alone.
+    there = CATEGORIES[name].side if name in CATEGORIES else "response"
+    return None if name in _EITHER_SIDE or here == there else here
 
 
 def _names_category(location: yaml_lines.Location) -> bool:

@@ -11,7 +11,7 @@ This module does not know files (`guard.policy`) or how a risk comes about.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping  # noqa: TC003  # pydantic reads it
+from collections.abc import Callable, Mapping, Sequence  # noqa: TC003  # pydantic reads them
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
@@ -21,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     StringConstraints,
     ValidationInfo,
     field_validator,
@@ -307,6 +308,16 @@ class SecurityClass(Model):
         min_length=1
     )
     language: Language = Field(default="en", validate_default=True)
+    _policy: Callable[[], Sequence[SecurityClass]] = PrivateAttr(default=tuple)
+
+    def __eq__(self, other: object) -> bool:
+        # Which classes stand beside it says nothing about what a class asks for.
+        return isinstance(other, SecurityClass) and self.__dict__ == other.__dict__
+
+    __hash__ = Model.__hash__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.model_dump(), self._policy)
 
     @field_validator("language")
     @classmethod
@@ -324,6 +335,17 @@ class SecurityClass(Model):
         return self.limits.get(category)
 
     @property
+    def stricter(self) -> SecurityClass | None:
+        """The class of the next higher rank in the same policy, `None` where there is none."""
+        above = [item for item in self._policy() if item.rank > self.rank]
+        return min(above, key=lambda item: item.rank, default=None)
+
+    @property
+    def tightens(self) -> bool:
+        """Whether some alarm has the stricter class judge."""
+        return self.live is not None and "tighten" in self.live.actions
+
+    @property
     def input_limits(self) -> Mapping[str, InputLimit]:
         """The limits on what a model is given; none where that is not judged."""
         return {} if self.input is None else self.input.limits
@@ -335,6 +357,16 @@ class SecurityClass(Model):
             for category, limit in self.input_limits.items()
         }
         return self.model_copy(update={"limits": _frozen(limits)})
+
+    def among(self, policy: Callable[[], Sequence[SecurityClass]]) -> SecurityClass:
+        """Return the class as one of a policy.
+
+        Args:
+            policy: gives all classes of the policy; asked only once they are needed.
+        """
+        placed = self.model_copy()
+        placed._policy = policy  # noqa: SLF001  # it is one of its own
+        return placed
 
     def with_priors(self, priors: Mapping[str, float]) -> SecurityClass:
         """Return the class with other priors, in (0, 1), for the categories of `priors`."""
@@ -358,6 +390,13 @@ class SecurityClass(Model):
             if (tag := "-".join(parts[:length])) in there:
                 return there[tag]
         return self.messages[self.language]
+
+
+def _restored(
+    values: Mapping[str, Any], policy: Callable[[], Sequence[SecurityClass]]
+) -> SecurityClass:
+    """Return a class that was sent from another process."""
+    return SecurityClass.model_validate(values).among(policy)
 
 
 def problem(text: str, *, up: int = 0) -> PydanticCustomError:

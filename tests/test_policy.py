@@ -23,6 +23,7 @@ from guard import policy, policy_problems
 from guard.assess import log_odds
 from guard.categories import CATEGORIES
 from guard.errors import PolicyError
+from guard.heads import BelongsTo, HeadCalibration, OwnHead
 from guard.policy import (
     BUILTIN,
     Policy,
@@ -33,6 +34,7 @@ from guard.policy import (
     load_policy,
     policy_schema,
     schema_text,
+    stricter_than,
 )
 from guard.security_class import Limit, Messages, SecurityClass
 from guard.verdict import decide, worst_step
@@ -40,6 +42,7 @@ from guard.verdict import decide, worst_step
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from guard.categories import Side
     from guard.verdict import Step
 
     Write = Callable[..., Path]
@@ -113,6 +116,10 @@ SLIPS = [
         "unknown category: remove it (did you mean `harassment`?)",
     ),
     (
+        *("harassment", "jailbreak", 6, ".limits.jailbreak"),
+        "in responses no detector looks for it: move it to `input.limits`",
+    ),
+    (
         *("harassment", "unsafe", 6, ".limits.unsafe"),
         "auxiliary categories have neither limit nor prior: remove it",
     ),
@@ -153,6 +160,10 @@ ADDITIONS = [
         "unknown category: remove it (did you mean `violence`?)",
     ),
     (
+        *("input: {limits: {violence: {act: 0.5}}}", ".input.limits.violence"),
+        "in what the model is given no detector looks for it: move it to `limits`",
+    ),
+    (
         *("journal: {actions: [allow]}", ".journal.actions[0]"),
         "must be `flag`, `rewrite` or `block`, not the text 'allow'",
     ),
@@ -181,6 +192,17 @@ def write(tmp_path: Path) -> Write:
         return path
 
     return write_file
+
+
+def new_head() -> OwnHead:
+    """Return a head of no model's."""
+    return OwnHead(
+        category="brand_voice",
+        model=BelongsTo(name="any", version="1", digest=""),
+        weights=(0.0,),
+        intercept=0.0,
+        calibration=HeadCalibration(slope=1.0, intercept=0.0, minimum=0.0, maximum=1.0),
+    )
 
 
 def problems(path: Path) -> list[str]:
@@ -249,8 +271,9 @@ class TestReading:
     def test_categories_that_no_detector_finds(self, write: Write) -> None:
         """A limit that nothing can reach is named, with the class and a hint."""
         own = load_class(write())
-        assert check_categories(own, ["harassment", "violence"]) == []
-        (problem,) = check_categories(own, ["harasment"])
+        found: dict[Side, list[str]] = {"response": ["harassment", "violence"], "prompt": []}
+        assert check_categories(own, found) == []
+        (problem,) = check_categories(own, {"response": ["harasment"], "prompt": []})
         assert "`own` limits `harassment`" in problem
         assert "(did you mean `harasment`?)" in problem
 
@@ -429,6 +452,77 @@ class TestLoadClass:
         assert load_class("public") == load_class(BUILTIN / "public.yaml")
         assert load_class("./public").rank == 3
         assert load_class(Path("public")).description == ""
+
+
+class TestStricter:
+    """The class of the next higher rank in the same policy."""
+
+    def policy(self) -> Policy:
+        """Return one of three classes, the highest first."""
+        own = load_class("public").model_dump()
+        ranks = {"high": 9, "low": 1, "middle": 5}
+        classes = [own | {"name": name, "rank": rank} for name, rank in ranks.items()]
+        return Policy.model_validate({"classes": classes})
+
+    def test_the_next_one(self) -> None:
+        """The nearest in rank counts, wherever it stands; it knows the next in turn."""
+        high, low, middle = self.policy().classes
+        assert high.stricter is None
+        assert low.stricter == middle
+        assert middle.stricter == high
+        assert low.stricter is not None
+        assert low.stricter.stricter == high
+
+    def test_built_in_classes_are_one_policy(self) -> None:
+        """Each knows the next, as an object, by its file's text alone it does not."""
+        for low, high in pairwise(builtin_classes()):
+            assert load_class(low.name).stricter == high
+            assert stricter_than(low, low.name) == high
+            assert stricter_than(low, low) == high
+        assert load_class("critical").stricter is None
+        assert load_class(BUILTIN / "public.yaml").stricter is None
+
+    def test_a_changed_class_keeps_its_policy(self) -> None:
+        """One of another rank has another class above it."""
+        _, low, _ = self.policy().classes
+        assert low.with_priors({"violence": 0.1}).stricter == low.stricter
+        raised = low.model_copy(update={"rank": 6}).stricter
+        assert raised is not None
+        assert raised.name == "high"
+
+    def test_it_can_be_sent_to_another_process(self) -> None:
+        """There it knows the others, too."""
+        _, low, _ = self.policy().classes
+        for item in (low, load_class("regulated")):
+            there = pickle.loads(pickle.dumps(item))
+            assert there == item
+            assert there.stricter == item.stricter is not None
+
+    def test_it_is_no_part_of_the_class(self) -> None:
+        """Equal are classes that ask for the same; one that was made in Python stands alone."""
+        _, low, _ = self.policy().classes
+        alone = SecurityClass.model_validate(low.model_dump())
+        assert alone == low
+        assert alone.stricter is None
+        assert alone != low.model_copy(update={"rank": 2})
+        assert alone != low.model_dump()
+
+    def test_heads_of_the_next_one_are_in_their_place(self, write: Write, tmp_path: Path) -> None:
+        """They are as spelled out as a class's own."""
+        new_head().write(tmp_path / "voice.json")
+        second = BASE.split("classes:\n")[1].replace("own", "strict").replace("3\n", "4\n")
+        path = write(more=second + "    heads: [voice.json]\n")
+        above = load_class(path, "own").stricter
+        assert above is not None
+        assert above.heads == (str(tmp_path / "voice.json"),)
+
+    def test_a_head_scores_responses_alone(self, write: Write, tmp_path: Path) -> None:
+        """A limit on its category in the input would never act."""
+        new_head().write(tmp_path / "voice.json")
+        more = "    heads: [voice.json]\n    input: {limits: {brand_voice: {act: 0.5}}}\n"
+        (problem,) = problems(write(more=more))
+        assert problem.startswith("10: `classes[0].input.limits.brand_voice`: in what the model")
+        load_class(write(more=more), extra_categories=["brand_voice"])
 
 
 class TestMessages:

@@ -21,7 +21,7 @@ from guard.assess import strongest
 from guard.audit.answers import CUT_OFF
 from guard.audit.instruments import Instrument, choose
 from guard.categories import CATEGORIES
-from guard.engine import Guard
+from guard.engine import Guard, found_on
 from guard.exchange import Exchange, Message
 from guard.security_class import SecurityClass
 from guard.text.normalise import normalise
@@ -200,7 +200,7 @@ def _exchanges(said: Sequence[Said], system: str) -> Iterator[Exchange]:
 
 def _scoring_guard(detectors: Sequence[Detector]) -> Guard:
     """Return a guard that judges everything to its end and reports every finding."""
-    categories = sorted({name for detector in detectors for name in detector.categories})
+    categories = sorted(found_on(detectors, "response"))
     scoring = SecurityClass.model_validate(
         {
             "name": "audit",

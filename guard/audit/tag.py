@@ -360,7 +360,7 @@ def admit(  # noqa: PLR0913  # what is deployed, and who says that it may be
     if fingerprint is None:
         raise WrongModel(
             "what is deployed is not known, so that no tag can be for it: say which model, "
-            "system prompt, adapter and tools it is (`Fingerprint.of`)"
+            "system prompt, adapter and tools it is (`fingerprint=Fingerprint.of(...)`)"
         )
     return verify(
         tag,

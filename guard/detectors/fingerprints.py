@@ -264,7 +264,8 @@ class FingerprintDetector:
         given = tuple(protected)
         problems = [problem for item in given if (problem := _problem(item))]
         if problems:
-            raise ConfigurationError(problems)
+            # The letters of one text that was given for a list of texts are one problem.
+            raise ConfigurationError(list(dict.fromkeys(problems)))
         self._index = FingerprintIndex(given)
         self._system_prompts = system_prompts
 
@@ -301,7 +302,12 @@ class FingerprintDetector:
         )
 
 
-def _problem(item: ProtectedText) -> str:
+def _problem(item: object) -> str:
+    if not isinstance(item, ProtectedText):
+        kind = type(item).__name__
+        return (
+            f"protected texts must be a list of `ProtectedText(name, text, category)`, not `{kind}`"
+        )
     if item.category not in FingerprintDetector.categories:
         known = " or ".join(f"`{name}`" for name in FingerprintDetector.categories)
         hint = "" if item.category in CATEGORIES else " (there is no such category)"

@@ -107,10 +107,18 @@ class LiveRisk:
         self._thread: threading.Thread | None = None
         self._ends = threading.Event()
         self._looked = 0.0
+        self._successor: LiveRisk | None = None
         self._spool = self._new_spool()
         self._replica = uuid4().hex if self._spool is None else self._spool.replica
         self._sequence = 0 if self._spool is None else self._spool.sequence
-        self._tell(self._load())
+        try:
+            found = self._load()
+        except BaseException:
+            # Nobody else can give the slot back.
+            if self._spool is not None:
+                self._spool.close()
+            raise
+        self._tell(found)
         if self._alarms:
             # While a fallback answers nothing is observed, and a person may clear it elsewhere.
             self._start_delivering()
@@ -119,6 +127,11 @@ class LiveRisk:
     def name(self) -> str:
         """The deployment's name."""
         return self._store.name
+
+    @property
+    def profile(self) -> Profile:
+        """What it is counted under."""
+        return self._profile
 
     @property
     def store(self) -> Store:
@@ -183,6 +196,9 @@ class LiveRisk:
         if self._store.seconds is not None and self._thread is None:
             self._start_delivering()
         self._tell(transitions)
+        if self._successor is not None and self._store.seconds is None:
+            # No thread delivers to memory.
+            self.flush()
         return transitions
 
     def state(self) -> LiveState:
@@ -233,6 +249,24 @@ class LiveRisk:
         with self._delivering:
             transitions = self._deliver()
         self._tell(transitions)
+        if self._successor is not None:
+            self._successor.flush()
+
+    def hand_over(self, successor: LiveRisk) -> None:
+        """Have another go on in the place of this one, on the same store.
+
+        Exchanges that began under this one may still end here. The successor takes in what they
+        show: before `observe` returns where the store is this process's memory, else with the
+        next delivery. A store that is away stops nothing: what was seen is delivered later.
+
+        Args:
+            successor: shares the store, and keeps it open when this one is closed.
+        """
+        self._successor = successor
+        try:
+            self.flush()
+        except LiveStoreError as error:
+            _log.error("guard.live.store_away", name=self.name, error=str(error))
 
     def flush_if_due(self) -> None:
         """Flush where something was seen, or where others were not heard for a second.
@@ -246,6 +280,8 @@ class LiveRisk:
     def close(self) -> None:
         """Deliver what was seen and let go of the store; call it before the process ends.
 
+        A store that was handed over stays open for the successor.
+
         Raises:
             LiveStoreError: the store cannot be reached; with a spool, the next process delivers.
         """
@@ -258,7 +294,8 @@ class LiveRisk:
             if self._spool is not None:
                 self._spool.close()
                 self._spool = None
-            self._store.close()
+            if self._successor is None:
+                self._store.close()
 
     # Tests.
 

@@ -1,8 +1,9 @@
 """The guards of a running server: which one judges a request, and how policies are loaded anew.
 
 Guards never change. A reload makes new ones of all policy files and puts them in the place of
-the old ones at once, or, where any file is wrong, not at all; exchanges that are under way
-finish under the guard that they began with.
+the old ones at once, or, where any file is wrong, not at all: then nothing was opened and nothing
+that serves was touched. Exchanges that are under way finish under the guard that they began with;
+what they show reaches the live risk that serves, and so does every alarm (`guard.live.succession`).
 
 This module does not know HTTP or how a text is judged.
 """
@@ -11,11 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import ExitStack
+import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import platformdirs
 import structlog
@@ -23,20 +24,21 @@ import structlog
 from guard.engine import Guard
 from guard.errors import ConfigurationError, GuardError
 from guard.journal.store import Journal
-from guard.live.deployed import follow
-from guard.live.opening import open_store
+from guard.live.deployed import profile_of
 from guard.live.stand_in import StandIn
-from guard.live.stores import MemoryStore
-from guard.loading import admitted, load_parts, stricter
+from guard.live.succession import Succession
+from guard.loading import admitted, head_files, load_parts, stricter
 from guard.policy import load_class
 from guard.security_class import JournalSettings
 from guard.server.deployed import fingerprint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from guard.detectors.base import Detector
     from guard.live import LiveRisk, Notifier
+    from guard.live.profile import Profile
+    from guard.live.succession import Change
     from guard.loading import Parts
     from guard.security_class import SecurityClass
     from guard.server.keys import Caller
@@ -51,6 +53,8 @@ FALLBACK: Final = {"backend": "fallback"}
 
 Fallback = Literal["unused", "configured", "missing"]
 """Whether some alarm would ask for another backend, and whether there is one."""
+
+_T = TypeVar("_T")
 
 _log = structlog.get_logger("guard")
 
@@ -109,6 +113,29 @@ class Judges:
         return self.stand_in if self.guard.posture == "fallback" else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a guard is to be made of. Nothing was opened for it.
+
+    Attributes:
+        source: of its class, and where it stands in for another, that it does.
+        name: of its live state.
+        security_class: under which its model is admitted.
+        detectors: everything that sees risk.
+        profile: what its live risk is counted under; `None` where nobody follows it.
+        others: the rest of a `Guard`'s parts.
+        stand_in: the plan of who judges the backend that an alarm may ask for; `None` without.
+    """
+
+    source: str
+    name: str
+    security_class: SecurityClass
+    detectors: Sequence[Detector]
+    profile: Profile | None
+    others: Mapping[str, Any]
+    stand_in: _Plan | None = None
+
+
 class Loader:
     """Makes the guards that a server's settings ask for.
 
@@ -126,72 +153,57 @@ class Loader:
         """Load nothing yet."""
         self._settings = settings
         self._journal = journal
-        self._notify = tuple(notify)
         self._standard: Parts | None = None
-        self._lives: dict[str, tuple[SecurityClass, LiveRisk]] = {}
+        self._profiles: dict[str, tuple[SecurityClass, Sequence[Detector], Profile]] = {}
+        self._succession = Succession(settings.live, notify)
+        self._busy = threading.Lock()
 
     def __call__(self) -> dict[str, Judges]:
         """Return the judges by the source of their class.
 
+        All or nothing: where it raises, the judges that it returned before go on as they were.
+
         Raises:
             ConfigurationError: everything that is wrong in any of the files.
         """
-        judges: dict[str, Judges] = {}
-        problems: list[str] = []
-        for source in self._settings.sources:
-            try:
-                judges[source] = self._judges(load_class(source), source)
-            except GuardError as error:
-                problems += _problems(error)
-        if problems:
-            raise ConfigurationError(problems)
-        return judges
+        with self._busy:
+            plans = _each(
+                self._settings.sources, lambda source: self._plan(load_class(source), source)
+            )
+            with self._succession.change() as change:
+                return _each(plans, lambda source: _judges(plans[source], change))
 
     def close(self) -> None:
-        """Deliver what the live risks have seen, and let go of their stores."""
-        with ExitStack() as stack:
-            # Each of them, even where the store of one is away.
-            for _, live in self._lives.values():
-                stack.callback(live.close)
+        """Deliver what the live risks have seen, and let go of their stores.
 
-    def _live(
-        self, security_class: SecurityClass, detectors: Sequence[Detector], source: str, name: str
-    ) -> LiveRisk | None:
-        """Return what follows the live risk of a class; a reload does not forget what was seen."""
-        place = self._settings.live
-        if security_class.live is None or place == NOTHING:
-            return None
-        known, live = self._lives.get(source, (None, None))
-        if live is None or known != security_class:
-            if live is not None:
-                live.flush()
-            store = live.store if live is not None else None
-            if store is None:
-                store = MemoryStore(name) if place is None else open_store(place, name)
-            live = follow(security_class, detectors, store=store, notify=self._notify)
-            self._lives[source] = (security_class, live)
-        return live
+        Raises:
+            LiveStoreError: a store cannot be reached; the others were let go of all the same.
+        """
+        # The server may stop while files are loaded: what that opens is closed, too.
+        with self._busy:
+            self._succession.close()
 
-    def _judges(self, security_class: SecurityClass, source: str) -> Judges:
+    def _plan(self, security_class: SecurityClass, source: str) -> _Plan:
+        """Return what the judges of a class are to be made of."""
         settings = self._settings
         parts = replace(self._parts(security_class), security_class=security_class)
         deployed = admitted(parts, settings.tag, settings.trust, fingerprint_of(settings.deployed))
-        live = self._live(deployed, parts.detectors, source, security_class.name)
+        profile = self._profile(deployed, parts.detectors, source)
         others = {
-            "stricter": stricter(security_class, source),
+            "stricter": None if profile is None else stricter(security_class),
             "journal": self._journal,
             "language": settings.language,
             "redactor": parts.redactor,
         }
         stand_in = None
-        if live is not None and settings.fallback_upstream is not None:
-            stand_in = self._stand_in(parts, source, live, others)
-        return Judges.of(deployed, parts.detectors, live=live, stand_in=stand_in, **others)
+        if profile is not None and settings.fallback_upstream is not None:
+            stand_in = self._stand_in(parts, source, others)
+        return _Plan(
+            source, security_class.name, deployed, parts.detectors, profile, others, stand_in
+        )
 
-    def _stand_in(
-        self, parts: Parts, source: str, first: LiveRisk, others: Mapping[str, Any]
-    ) -> Guard | None:
-        """Return who judges the backend that an alarm of the class may ask for."""
+    def _stand_in(self, parts: Parts, source: str, others: Mapping[str, Any]) -> _Plan | None:
+        """Return the plan of who judges the backend that an alarm of the class may ask for."""
         settings, security_class = self._settings, parts.security_class
         if security_class.live is None or "fallback" not in security_class.live.actions:
             return None
@@ -201,13 +213,28 @@ class Loader:
         except GuardError as error:
             problems = [f"the fallback: {problem}" for problem in _problems(error)]
             raise ConfigurationError(problems) from error
+        own = f"{source} (fallback)"
+        profile = self._profile(deployed, parts.detectors, own)
         name = f"{security_class.name}/fallback"
-        own = self._live(deployed, parts.detectors, f"{source} (fallback)", name)
-        live = first if own is None else StandIn(own, first)
-        return Guard(deployed, parts.detectors, live=live, metadata=FALLBACK, **others)
+        others = {**others, "metadata": FALLBACK}
+        return _Plan(own, name, deployed, parts.detectors, profile, others)
+
+    def _profile(
+        self, security_class: SecurityClass, detectors: Sequence[Detector], source: str
+    ) -> Profile | None:
+        """Return what the live risk of a class is counted under, `None` where nobody follows it."""
+        if security_class.live is None or self._settings.live == NOTHING:
+            return None
+        known = self._profiles.get(source)
+        if known is not None and known[:2] == (security_class, detectors):
+            # It takes long to find, and most reloads change one class of many.
+            return known[2]
+        profile = profile_of(security_class, detectors)
+        self._profiles[source] = (security_class, detectors, profile)
+        return profile
 
     def _parts(self, security_class: SecurityClass) -> Parts:
-        if security_class.heads:
+        if head_files(security_class):
             return load_parts(security_class, None, self._settings.model, (), ())
         if self._standard is None:
             self._standard = load_parts(security_class, None, self._settings.model, (), ())
@@ -334,9 +361,58 @@ class Guards:
     def _fingerprint(self) -> tuple[str, ...]:
         """Return what the policy files, the heads that they name and the tag hold now."""
         policies = [source.partition("#")[0] for source in self._settings.sources]
-        heads = [head for j in self._judges.values() for head in j.security_class.heads]
+        heads = [head for j in self._judges.values() for head in head_files(j.security_class)]
         tags = [str(tag) for tag in (self._settings.tag, self._settings.fallback_tag) if tag]
         return tuple(_digest(Path(name)) for name in dict.fromkeys([*policies, *heads, *tags]))
+
+
+def _each(sources: Iterable[str], make: Callable[[str], _T]) -> dict[str, _T]:
+    """Return what `make` makes of each source.
+
+    Raises:
+        ConfigurationError: everything that is wrong with any of them.
+    """
+    made: dict[str, _T] = {}
+    problems: list[str] = []
+    for source in sources:
+        try:
+            made[source] = make(source)
+        except GuardError as error:
+            problems += _problems(error)
+    if problems:
+        raise ConfigurationError(problems)
+    return made
+
+
+def _judges(plan: _Plan, change: Change) -> Judges:
+    """Return the judges that a plan asks for; their live risks are those of `change`."""
+    live = _live(plan, change)
+    stand_in = None
+    if live is not None and plan.stand_in is not None:
+        stand_in = _guard_of_stand_in(plan.stand_in, live, change)
+    judges = Judges.of(
+        plan.security_class, plan.detectors, live=live, stand_in=stand_in, **plan.others
+    )
+    if live is not None:
+        change.told_by(plan.source, judges.guard.driver)
+    return judges
+
+
+def _guard_of_stand_in(plan: _Plan, first: LiveRisk, change: Change) -> Guard | None:
+    """Return who judges the backend that stands in for the one that `first` follows."""
+    own = _live(plan, change)
+    if own is None:
+        return None
+    guard = Guard(plan.security_class, plan.detectors, live=StandIn(own, first), **plan.others)
+    change.told_by(plan.source, guard.driver)
+    return guard
+
+
+def _live(plan: _Plan, change: Change) -> LiveRisk | None:
+    """Return what follows the live risk, `None` where nobody does."""
+    if plan.profile is None:
+        return None
+    return change.follow(plan.source, plan.name, plan.profile)
 
 
 def _scoring(security_class: SecurityClass) -> SecurityClass:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from structlog.testing import capture_logs
 
 from guard.detectors.base import Finding
 from guard.detectors.fingerprints import ProtectedText
+from guard.driver import Driver
 from guard.engine import Guard
 from guard.errors import ConfigurationError
 from guard.journal.store import Journal
@@ -22,7 +24,6 @@ from guard.loading import BUNDLED_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from guard.detectors.base import Detector, Passage
     from guard.security_class import SecurityClass
@@ -329,6 +330,40 @@ class TestConfiguration:
         assert "`other`, which no detector finds: remove the limit" in other
         assert "pass a `redactor`" in redactor
 
+    def test_the_stricter_class_may_need_a_redactor(
+        self,
+        make_class: Callable[..., SecurityClass],
+        word_detector: Callable[..., Detector],
+        tmp_path: Path,
+    ) -> None:
+        """Rows that are written while it judges are said to be redacted."""
+        full = make_class(journal={"text": "full"})
+        journal = Journal(tmp_path / "journal.sqlite3")
+        stricter = make_class(name="strict", rank=2)
+        with pytest.raises(ConfigurationError) as caught:
+            Guard(full, [word_detector()], journal=journal, stricter=stricter)
+        assert caught.value.problems == (
+            "class `strict` journals redacted texts: pass a `redactor`",
+        )
+        Guard(full, [word_detector()], journal=journal, stricter=stricter, redactor=str)
+        Guard(full, [word_detector()], journal=journal, stricter=full)
+        Guard(full, [word_detector()], stricter=stricter)
+
+    def test_an_iterator_of_detectors(
+        self, make_class: Callable[..., SecurityClass], word_detector: Callable[..., Detector]
+    ) -> None:
+        """It gives each once, and all of them are asked."""
+        guard = Guard(make_class(), iter([word_detector("one"), word_detector("two")]))
+        assert list(guard.detectors) == ["one", "two"]
+        assert guard.check("zblock").action == "block"
+
+    def test_a_single_detector(
+        self, make_class: Callable[..., SecurityClass], word_detector: Callable[..., Any]
+    ) -> None:
+        """It is refused with the mend."""
+        with pytest.raises(ConfigurationError, match=r"`WordDetector`: .* `detectors=\[mine\]`"):
+            Guard(make_class(), word_detector())
+
     @pytest.mark.parametrize("foreign", [object(), "words", lambda _: []])
     def test_something_that_is_no_detector(
         self, make_class: Callable[..., SecurityClass], foreign: Any
@@ -343,6 +378,19 @@ class TestConfiguration:
         idle.categories = ()  # type: ignore[assignment]
         with pytest.raises(ConfigurationError, match="which no detector finds"):
             Guard(make_class(), [idle])
+
+    @pytest.mark.parametrize("live", ["live.sqlite3", Path("live.sqlite3"), "redis://localhost"])
+    def test_a_place_instead_of_a_store(self, live: Any) -> None:
+        """The error names the stores."""
+        with pytest.raises(ConfigurationError, match="SQLiteStore"):
+            Guard.load("public", live=live, journal=None)
+
+    @pytest.mark.parametrize("protected", ["the whole text", ["one text", "another one"]])
+    def test_a_text_instead_of_a_protected_one(self, protected: Any) -> None:
+        """One problem, however many letters it has."""
+        with pytest.raises(ConfigurationError, match="`ProtectedText") as raised:
+            Guard.load("public", protected=protected, journal=None)
+        assert len(raised.value.problems) == 1
 
     def test_load_tells_everything_at_once(self, tmp_path: Path) -> None:
         """Unknown class, altered model and unusable protected text are told together."""
@@ -465,6 +513,19 @@ class TestJournal:
         assert "".join(left) == text
         assert stream.verdict.action == "flag"
         assert "journal failed: on_failure is flag" in stream.verdict.reasons
+
+    def test_no_redactor_at_all(
+        self,
+        make_class: Callable[..., SecurityClass],
+        word_detector: Callable[..., Detector],
+        tmp_path: Path,
+    ) -> None:
+        """A row that is to be redacted is not kept as it is, and `on_failure` is done."""
+        journal = Journal(tmp_path / "journal.sqlite3")
+        guard = Guard(make_class(), [word_detector()], journal=journal, redactor=str)
+        guard._driver = Driver([word_detector()], 60.0, journal, None)
+        verdict = guard.check("It was zflag that day.")
+        assert (verdict.action, journal.count()) == ("block", 0)
 
     def test_a_redactor_that_raises(
         self,
