@@ -52,7 +52,8 @@ def _head(facts: Mapping[str, Any]) -> str:
         f"Written by `benchmarks/quality.py` for the model `{facts['model']}` "
         f"{facts['version']} (digest `{facts['digest'][:12]}`), class `{facts['class']}`. "
         "Only rows that training, selection and calibration never saw; weak figures included. "
-        "Intervals are 95 %. What the sets are: `guard/models/clearance-minilm/README.md`.\n\n"
+        "Intervals are 95 %. Licences of the sets and their sizes: "
+        "`guard/models/clearance-minilm/README.md`.\n\n"
         f"Rows of the test split were scored in {runs['all']} runs so far, "
         f"{runs['model']} of them with this very model: `benchmarks/quality_runs.jsonl`.\n\n"
         + _stamps(facts)

@@ -1,4 +1,4 @@
-"""`guard demo`: a scripted backend streams a dozen answers through the real guard.
+"""`guard demo`: a scripted backend streams 13 answers through the real guard.
 
 Everything is real but the language model: classifier, detectors, class, remedies, journal.
 
@@ -75,7 +75,7 @@ def demo(
         bool, typer.Option("--drift", help="A backend that turns bad, and the alarm, instead.")
     ] = False,
 ) -> None:
-    """See it work: a dozen scripted answers, the real guard.
+    """See it work: 13 scripted answers, the real guard.
 
     Shows for each answer what the user would have read, what the guard decided and why, and
     how long it took; then the journal of what was held back.

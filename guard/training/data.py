@@ -164,7 +164,9 @@ def paths(folder: Path) -> list[Path]:
     """Return the files by name; of two of one name the project's own counts."""
     given = sorted(folder.glob("*.jsonl*"))
     if not given:
-        raise FileNotFoundError(f"no `*.jsonl.gz` in `{folder}`: pass the folder of labelled data")
+        raise FileNotFoundError(
+            f"no `*.jsonl` or `*.jsonl.gz` in `{folder}`: pass the folder of labelled data"
+        )
     found = {stem(path): path for path in [*given, *sorted(OWN.glob("*.jsonl"))]}
     return [found[name] for name in sorted(found)]
 

@@ -1,11 +1,10 @@
 """From a folder of labelled rows to a model directory that the runtime loads.
 
-    guard train --data DATA --out guard/models/clearance-minilm
+    guard train --data rows/ --out models/mine --minutes 40
 
 Loads and splits the rows, trains, exports and quantises, calibrates the quantised model on
 validation rows, writes what own categories and unfamiliar text are compared with and the card,
-and seals everything with hashes. Rows that are marked `test`
-are never read.
+and seals everything with hashes. Rows that are marked `test` are never read.
 
 This module does not know how any of these steps is done.
 """
@@ -45,6 +44,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from guard.training.data import Row, Split
+
+HELP: Final = """Train a classifier on a folder of labelled rows.
+
+    guard train --data rows/ --out models/mine --minutes 40
+
+Rows are JSON lines, plain or gzip, of `prompt`, `response`, `labels` (category to 0, 1 or between),
+`source`, `license`, `split` and `meta`. What is marked `"split": "test"` is never read. A run that
+was cut off and is started again with the same options goes on from where it was. What comes out
+is a directory that `Guard.load(model=...)` and `guard model verify` take.
+"""
 
 FLOAT: Final = "model.onnx"
 
@@ -230,9 +239,11 @@ def _stages(work: Path) -> list[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and build a model."""
     parser = argparse.ArgumentParser(
-        prog="guard train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="guard train", description=HELP, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of labelled *.jsonl.gz")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of labelled *.jsonl or *.jsonl.gz"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the model's directory")
     parser.add_argument("--work", type=Path, default=Path("build/training"), help="for large files")
     parser.add_argument(
@@ -264,6 +275,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = Config(**{item.name: getattr(given, item.name) for item in fields(Config)})
     except ValueError as error:
         parser.error(str(error))
+    try:
+        _run(given, config)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+
+
+def _run(given: argparse.Namespace, config: Config) -> None:
     places = Places(given.data, given.out, given.work, given.start)
     if given.rebuild:
         rebuild(places, config, given.version)

@@ -86,3 +86,23 @@ def test_what_cannot_be_meant_is_an_error_of_usage(
         main(["--data", "nowhere", "--out", "nowhere", option, value])
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_folder_without_rows_is_an_error_of_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names the folder, and ends in no traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert f"no `*.jsonl` or `*.jsonl.gz` in `{tmp_path}`" in capsys.readouterr().err
+
+
+def test_the_help_says_what_a_row_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever has torch reads what whoever lacks it does."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "`prompt`, `response`, `labels`" in said
+    assert "models/mine" in said
