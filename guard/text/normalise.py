@@ -206,13 +206,12 @@ def _continues(character: str) -> bool:
 
 def _look_alikes(text: str) -> list[Edit]:
     """Return the edits that write words of mixed script in ASCII."""
-    table = _confusables()
     edits: list[Edit] = []
     for match in _WORD.finditer(text):
         word = match[0]
         if word.isascii() or not _ASCII_LETTER.search(word):
             continue
-        new = word.translate(table)
+        new = word.translate(_confusables(capital=word == word.upper()))
         if new != word:
             # One character for one: the table holds nothing else.
             edits.append((*match.span(), new, list(range(*match.span()))))
@@ -222,7 +221,8 @@ def _look_alikes(text: str) -> list[Edit]:
 @cache
 def _likenesses() -> dict[int, str]:
     """Return the characters that look like one of ASCII, with that one."""
-    table = _confusables()
+    # The signs that are sought so are in capitals.
+    table = _confusables(capital=True)
     plain = dict(table)
     for code in chain(*(range(*bounds) for bounds in _COMPATIBLE)):
         one = unicodedata.normalize("NFKC", chr(code))
@@ -233,6 +233,13 @@ def _likenesses() -> dict[int, str]:
 
 
 @cache
-def _confusables() -> dict[int, str]:
+def _confusables(*, capital: bool = False) -> dict[int, str]:
+    """Return the look-alikes of ASCII, with what they look like.
+
+    Args:
+        capital: whether they stand among capitals, where a stroke is no small `l` but an `I`.
+    """
     table = json.loads(files("guard.text").joinpath("confusables.json").read_text("utf-8"))
+    if capital:
+        table = {sign: "I" if like == "l" else like for sign, like in table.items()}
     return str.maketrans(table)

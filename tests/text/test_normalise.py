@@ -170,6 +170,9 @@ class TestLookAlikes:
             ("s\u0435cr\u0435t k\u0435y", "secret key"),
             ("cl\u0430\u0455\u0455", "class"),
             ("\u13a0onald", "Donald"),
+            ("hel\u0406o", "hello"),
+            ("BEG\u0406N", "BEGIN"),
+            ("AK\u0399A12", "AKIA12"),
         ],
     )
     def test_mixed_words_are_read_in_ascii(self, text: str, expected: str) -> None:
@@ -252,7 +255,8 @@ class TestFolded:
     def test_knows_the_confusables(self) -> None:
         """So is what only looks like it, in every word, and what NFKC makes that of."""
         table = module._confusables()
-        assert folded("".join(map(chr, table))) == "".join(table.values())
+        said = "".join(table.values()).replace("l", "I")
+        assert folded("".join(map(chr, table))) == said
         assert folded("\U0001d6a8\u0412 caf\u00e9 \u6f6e") == "AB caf\u00e9 \u6f6e"
 
     def test_halves(self) -> None:
