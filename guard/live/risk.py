@@ -232,9 +232,8 @@ class LiveRisk:
             )
             with self._lock:
                 for transition in gone:
-                    alarm = transition.alarm
-                    self._alarms.pop(alarm.category, None)
-                    self._begin_life(alarm.category, alarm.life + 1)
+                    self._alarms.pop(transition.alarm.category, None)
+                self._begin_lives({each.alarm.category: each.alarm.life + 1 for each in gone})
                 self._transitions.extend(gone)
             found += self._adopt(self._store.read(self._profile.digest, self._replica))
         self._tell((*found, *gone))
@@ -381,7 +380,7 @@ class LiveRisk:
             "slopes": self._slopes,
             "decay": self._priors.decay,
         }
-        return Spool(self._store.spool / self._store.name.replace("/", "_"), header)
+        return Spool(self._store.spool, self._store.name, header)
 
     def _load(self) -> tuple[Transition, ...]:
         self._store.open(self._profile)
@@ -455,8 +454,8 @@ class LiveRisk:
             name: life for name, life in snapshot.lives.items() if life > self._lives.get(name, 0)
         }
         ended = []
+        self._begin_lives(newer)
         for name, life in newer.items():
-            self._begin_life(name, life)
             standing = self._alarms.get(name)
             if standing is not None and standing.life < life:
                 ended.append(self._alarms.pop(name))
@@ -482,15 +481,17 @@ class LiveRisk:
             self._transitions.extend(found)
         return found
 
-    def _begin_life(self, name: str, life: int) -> None:
-        """Begin the tests of `name` anew."""
-        self._lives[name] = life
+    def _begin_lives(self, lives: Mapping[str, int]) -> None:
+        """Begin the tests of the categories in `lives` anew."""
+        if not lives:
+            return
+        self._lives.update(lives)
         self._base.renew(self._lives)
-        if name in self._watches:
-            self._open.renew(name)
-        if self._open.exchanges:
-            # The log's exchanges so far were counted under the life that ended.
-            self._spooled(lambda spool: spool.turn(self._lives))
+        for name in lives:
+            if name in self._watches:
+                self._open.renew(name)
+        # The log in use, empty or not, says that what stands in it belongs to the old lives.
+        self._spooled(lambda spool: spool.turn(self._lives))
 
     def _raise_again(self, snapshot: Snapshot) -> None:
         """Tell the store of alarms that it does not know, or has forgotten."""

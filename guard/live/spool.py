@@ -7,8 +7,7 @@ it what counts under that number, and a second try after a kill delivers the sam
 stays away, a log that has grown long is replaced by the one batch that it makes, so that the
 files stay small.
 
-A folder has a slot for each process that uses it at a time. A process takes the first one that
-is free, and with it what a killed process left there.
+Everything in it says which deployment it belongs to; `spool_slot` finds the place for it.
 
 This module does not know stores or what is counted.
 """
@@ -25,42 +24,51 @@ from uuid import uuid4
 from guard.errors import LiveStoreError
 from guard.live.ledger import Batch
 from guard.live.open_batch import OpenBatch
+from guard.live.spool_slot import (
+    RAISED,
+    SEALED,
+    logs,
+    number,
+    parsed,
+    read_raised,
+    read_sealed,
+    take_slot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-_SLOTS: Final = 1024
-_SEALED: Final = "sealed.json"
-_RAISED: Final = "raised.jsonl"
 _LONG: Final = 4_000_000
 """Bytes of a log that are replaced by a batch."""
 
 
 class Spool:
-    """One slot of a folder, which is this process's own while it lives.
+    """One slot of a deployment's folder, which is this process's own while it lives.
 
     Args:
-        folder: is made where it is missing.
+        place: where deployments have their folders; is made where it is missing.
+        name: the deployment's.
         header: what a reader of a log must know: `digest`, `names`, `slopes`, `decay`.
 
     Raises:
-        LiveStoreError: the folder cannot be used.
+        LiveStoreError: the folder cannot be used, or what lies there is damaged.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, place: Path, name: str, header: Mapping[str, Any]) -> None:
         """Take a free slot."""
-        self._header = header
+        self._name = name
+        self._header = {**header, "name": name}
         names: Sequence[str] = header["names"]
         self._names = names
         self._form = _form(names)
         self._quiet = bytes(len(names))
         try:
-            self._folder, self._lock = _free_slot(folder)
-            sealed = _read(self._folder / _SEALED)
+            self._folder, self._lock = take_slot(place, name)
+            sealed = read_sealed(self._folder)
         except OSError as error:
             raise LiveStoreError(
-                f"the spool {folder} cannot be used: {error.strerror}. Name a folder that may be "
+                f"the spool {place} cannot be used: {error.strerror}. Name a folder that may be "
                 "written"
             ) from error
         self.replica: str = sealed.get("replica") or uuid4().hex
@@ -68,10 +76,10 @@ class Spool:
         self._through: int = sealed.get("through", 0)
         self._batch: dict[str, Any] | None = sealed.get("batch")
         self._held: dict[str, Any] | None = sealed.get("held")
-        self._number = max([self._through, *map(_number, self._logs())])
+        self._number = max([self._through, *map(number, logs(self._folder))])
         self._log = -1
         self._size: int = 0
-        self._any_raised = (self._folder / _RAISED).exists()
+        self._any_raised = (self._folder / RAISED).exists()
 
     @property
     def long(self) -> bool:
@@ -89,10 +97,10 @@ class Spool:
             batch = Batch.from_dict(self._held)
             self.seal(self.sequence + 1, batch, self._through)
             yield self.sequence, batch
-        for path in self._logs():
-            left = _read_log(path, self._raised())
-            if left is not None and _number(path) > self._through:
-                self.seal(self.sequence + 1, left, _number(path))
+        for path in logs(self._folder):
+            left = _read_log(path, read_raised(self._folder))
+            if left is not None and number(path) > self._through:
+                self.seal(self.sequence + 1, left, number(path))
                 yield self.sequence, left
 
     def turn(self, lives: Mapping[str, int]) -> int:
@@ -119,7 +127,7 @@ class Spool:
 
     def note_raised(self, transition: Mapping[str, Any]) -> None:
         """Keep an alarm until it is delivered."""
-        with (self._folder / _RAISED).open("a", encoding="utf-8") as file:
+        with (self._folder / RAISED).open("a", encoding="utf-8") as file:
             file.write(json.dumps(transition) + "\n")
         self._any_raised = True
 
@@ -142,7 +150,7 @@ class Spool:
     def settle(self) -> None:
         """Forget alarms that the store knows by now."""
         if self._any_raised:
-            (self._folder / _RAISED).unlink(missing_ok=True)
+            (self._folder / RAISED).unlink(missing_ok=True)
             self._any_raised = False
 
     def close(self) -> None:
@@ -154,46 +162,19 @@ class Spool:
 
     def _write(self) -> None:
         values = {
+            "name": self._name,
             "replica": self.replica,
             "sequence": self.sequence,
             "through": self._through,
             "batch": self._batch,
             "held": self._held,
         }
-        temporary = self._folder / f"{_SEALED}.part"
+        temporary = self._folder / f"{SEALED}.part"
         temporary.write_text(json.dumps(values), encoding="utf-8")
-        temporary.replace(self._folder / _SEALED)
-        for path in self._logs():
-            if _number(path) <= self._through:
+        temporary.replace(self._folder / SEALED)
+        for path in logs(self._folder):
+            if number(path) <= self._through:
                 path.unlink(missing_ok=True)
-
-    def _logs(self) -> list[Path]:
-        return sorted(self._folder.glob("log-*"), key=_number)
-
-    def _raised(self) -> list[dict[str, Any]]:
-        path = self._folder / _RAISED
-        if not path.exists():
-            return []
-        # A line that a kill cut off was not raised yet.
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
-
-
-def _free_slot(folder: Path) -> tuple[Path, int]:
-    """Return a slot and the lock that keeps it, which the system lets go when we die."""
-    import fcntl  # noqa: PLC0415  # there is none on Windows
-
-    for number in range(_SLOTS):
-        slot = folder / f"slot-{number}"
-        slot.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(slot / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return slot, lock
-    raise OSError(0, f"{_SLOTS} processes use it already")
 
 
 def _form(names: Sequence[str]) -> struct.Struct:
@@ -201,28 +182,12 @@ def _form(names: Sequence[str]) -> struct.Struct:
     return struct.Struct(f"<{len(names)}d{len(names)}s")
 
 
-def _number(log: Path) -> int:
-    return int(log.name.removeprefix("log-"))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LiveStoreError(
-            f"the spool file {path} is damaged ({error}): remove it; what it held is lost"
-        ) from error
-    return values
-
-
 def _read_log(path: Path, raised: list[dict[str, Any]]) -> Batch | None:
     """Return the batch that a log's exchanges make, `None` where there are none."""
     first, _, rest = path.read_bytes().partition(b"\n")
     if not rest:
         return None
-    header = json.loads(first)
+    header = parsed(first, path)
     names: list[str] = header["names"]
     form = _form(names)
     batch = OpenBatch(names, header["slopes"], header["decay"])
