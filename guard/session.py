@@ -25,7 +25,7 @@ from guard.errors import InputError
 from guard.exchange import Channel, Choice, Exchange, ToolCall, is_json, unescaped
 from guard.journal.record import Record
 from guard.steps import Deployment, Judge, Keep, Learn, Outcome, Release
-from guard.text.units import HIDDEN_LIMIT, flooded
+from guard.text.units import HIDDEN_LIMIT, flooded, shows
 from guard.verdict import (
     ESCALATION,
     QUARANTINE,
@@ -589,7 +589,8 @@ def _advanced(run: ChannelRun, piece: str, *, final: bool, leaves: bool = True) 
 
 def _doubted(outcome: Outcome, passage: Passage) -> Outcome:
     """Return an outcome with a failure where what does not show may part what belongs together."""
-    if not flooded(passage.text[passage.start :]):
+    # Where nothing shows, not even before the unit, there is nothing that could be parted.
+    if not flooded(passage.text[passage.start :]) or not shows(passage.text):
         return outcome
     detail = f"more than {HIDDEN_LIMIT} characters that do not show"
     failure = Failure("judgement", "skipped", detail, "", passage.start, passage.end)

@@ -15,7 +15,6 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from enum import StrEnum
 from io import TextIOBase
 from pathlib import Path
@@ -27,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from guard.categories import CATEGORIES
 from guard.cli.rows import page, table
 from guard.cli.screen import console, errors, fail, plain, plain_text, reported_errors
+from guard.errors import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -242,7 +242,7 @@ def export(  # each is one option
     """Write rows to a file, the newest first.
 
     The file appears under its name only when it is whole, readable by you alone. In a CSV,
-    text that a spreadsheet would run as a formula gets a leading apostrophe.
+    what a spreadsheet could run as a formula gets an apostrophe before it.
 
     For example, the last week for a spreadsheet:
 
@@ -303,9 +303,14 @@ def _nothing_found(journal: Journal, filters: Filters) -> str:
     category = filters["category"]
     if category is None or category in CATEGORIES:
         return message
-    close = get_close_matches(category, CATEGORIES, n=1)
-    hint = f" Did you mean `{close[0]}`?" if close else ""
-    return f"{message} `{category}` is no built-in category.{hint}"
+    return f"{message} `{category}` is no built-in category{_meant(category)}."
+
+
+def _meant(category: str) -> str:
+    """Return a hint at the category that is meant, by a slip or by one of its words."""
+    whole = [name for name in CATEGORIES if category in name.split("_")]
+    # Of `leak` there are several: to guess one would mislead.
+    return did_you_mean(whole[0] if len(whole) == 1 else category, CATEGORIES)
 
 
 def _say(message: str, *, as_json: bool) -> None:

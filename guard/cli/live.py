@@ -1,7 +1,8 @@
 """`guard live`: live priors, evidence over time and alarms; clearing an alarm.
 
-Looking changes nothing. Names come from stores that others write to, so nothing is printed
-that has not been through `guard.cli.screen.plain`, and nothing of it is read as markup.
+Looking changes nothing, whatever file it is pointed at. Names come from stores that others
+write to, so nothing is printed that has not been through `guard.cli.screen.plain`, and nothing
+of it is read as markup.
 
 This module does not know how a test works or how state is stored.
 """
@@ -13,7 +14,6 @@ import math
 import sys
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from guard.live.alarms import Transition
     from guard.live.state import Evidence, LiveState
-    from guard.live.stores import Store
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _WIDTH: Final = 60
@@ -79,10 +78,11 @@ def show(
 
     guard live show --store redis://localhost:6379/0 --name chat --json
     """
-    from guard.live.state import read_state  # noqa: PLC0415  # loads numpy
+    from guard.live.opening import open_existing  # noqa: PLC0415  # loads numpy
+    from guard.live.state import read_state  # noqa: PLC0415  # as above
 
     with reported_errors():
-        state = read_state(_open(store, name))
+        state = read_state(open_existing(store, name, reading=True))
     if state is None:
         fail(f"no live state under the name `{name}` there: check `--name`")
     if as_json:
@@ -106,10 +106,10 @@ def clear(
 
         guard live clear bad_advice --store live.sqlite3 --by ada --reason "prompt repaired"
     """
-    from guard.live.opening import clear_alarms  # noqa: PLC0415  # as above
+    from guard.live.opening import clear_alarms, open_existing  # noqa: PLC0415  # as above
 
     with reported_errors():
-        opened = _open(store, name)
+        opened = open_existing(store, name, reading=False)
         profile = opened.profile()
         standing = opened.read(profile.digest).alarms if profile else {}
         gone = clear_alarms(opened, standing, category, time=time.time(), by=by, reason=reason)
@@ -117,14 +117,6 @@ def clear(
         fail("somebody else cleared it just now: look with `guard live show`")
     for transition in gone:
         console.print(_line(transition))
-
-
-def _open(place: str, name: str) -> Store:
-    from guard.live.opening import is_url, open_store  # noqa: PLC0415  # as above
-
-    if not is_url(place) and not Path(place).expanduser().exists():
-        fail(f"{place} is not there: give `--store` the file or Redis URL that the guard uses")
-    return open_store(place, name)
 
 
 def _show(state: LiveState, category: str | None) -> None:

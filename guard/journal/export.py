@@ -3,6 +3,10 @@
 Nothing that a response says can act on whoever opens the file: no cell of a CSV is a
 formula, and no character is left that a database or a JSON reader would refuse.
 
+Which cells a CSV has is up to its reader: where numbers have a decimal comma, spreadsheets
+split at `;` and take no notice of the quotes that keep a text in one cell, so that what
+stands behind any separator in it may begin a cell.
+
 This module does not know the database.
 """
 
@@ -10,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
@@ -22,7 +27,14 @@ Format = Literal["jsonl", "csv"]
 """`jsonl`: one object a line, exact. `csv`: for spreadsheets; nested values as JSON."""
 
 # With these a spreadsheet takes a cell for a formula, the full-width ones in Japanese settings.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_SIGNS: Final = r"=+\-@\uff1d\uff0b\uff0d\uff20"
+
+# Where a spreadsheet could find a formula's beginning: at a separator, behind white space and
+# quotes that it drops, and where a text begins with a separator, which some drop as well. An
+# apostrophe that stands there gets a second one, so that to take one off gives the text back.
+_BEGINNING: Final = re.compile(
+    rf"\A(?='*[\t\r\n])|(?:\A|[,;\t\r\n])(?:[^\S\t\r\n]|\")*+(?='*[{_SIGNS}])"
+)
 
 
 def export(records: Iterable[Record], file: TextIO, form: Format = "jsonl") -> int:
@@ -58,8 +70,19 @@ def _write_csv(records: Iterable[Record], file: TextIO) -> int:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return json.dumps(value)
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
+    harmless = _harmless(value)
+    return json.dumps(harmless) if isinstance(value, dict | list) else harmless
+
+
+def _harmless(value: Any) -> Any:
+    """Return `value` with an apostrophe before whatever could begin a formula in its texts.
+
+    In JSON the texts are changed and not what is written of them: the cell stays JSON.
+    """
+    if isinstance(value, str):
+        return _BEGINNING.sub(r"\g<0>'", value)
+    if isinstance(value, dict):
+        return {_harmless(key): _harmless(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_harmless(each) for each in value]
     return value

@@ -5,19 +5,22 @@ This module does not know who asks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from guard.errors import InputError
+from guard.errors import InputError, did_you_mean
 from guard.live.alarms import cleared
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from guard.live.alarms import Alarm, Transition
     from guard.live.stores import Store
 
 _REDIS: tuple[str, ...] = ("redis://", "rediss://", "unix://")
+
+_LISTED: Final = 20
+"""Names of deployments that an error lists: a file may have one for each tenant."""
 
 
 def is_url(place: str | Path) -> bool:
@@ -47,6 +50,42 @@ def open_store(
     from guard.live.sqlite_store import SQLiteStore  # noqa: PLC0415  # loads SQLAlchemy
 
     return SQLiteStore(place, name, spool=spool)
+
+
+def open_existing(place: str | Path, name: str = "default", *, reading: bool) -> Store:
+    """Return the store at a Redis URL or in a SQLite file that has live state under `name`.
+
+    A file that has none stays as it is. Whether Redis has any is seen when it is read.
+
+    Args:
+        place: as for `open_store`.
+        name: of the deployment.
+        reading: the store is only read, and nothing in it or beside it is changed.
+
+    Raises:
+        ConfigurationError: `place` or `name` cannot be used.
+        InputError: the file has no live state under `name`; lists the names that it has.
+        LiveStoreError: there is no such file, or it has no live state at all.
+        MissingExtraError: `redis` is not installed.
+    """
+    if is_url(place):
+        return open_store(place, name)
+    from guard.live.sqlite_store import SQLiteStore, names_in  # noqa: PLC0415  # as above
+
+    names = names_in(place)
+    if name not in names:
+        raise InputError(
+            f"no live state under the name `{name}` in {place}{did_you_mean(name, names)}: "
+            + _listed(names)
+        )
+    return SQLiteStore(place, name, reading=reading)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "no guard has opened it yet"
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return f"it has {', '.join(f'`{name}`' for name in names[:_LISTED])}{more}"
 
 
 def clear_alarms(  # noqa: PLR0913  # a person's act has all of these

@@ -10,6 +10,7 @@ This module does not know what is counted (`guard.live.stores.Book`).
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +27,12 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    inspect,
     select,
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from guard.errors import LiveStoreError
 from guard.live.alarms import Alarm, Transition
@@ -39,6 +42,7 @@ from guard.live.stores import Book, History, Snapshot, checked_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection, Engine
 
@@ -87,6 +91,32 @@ _points: Final = Table(
 )
 
 
+def names_in(path: str | Path) -> list[str]:
+    """Return the names of the deployments whose live state is in a file, in order.
+
+    Looking changes nothing: no file, no folder, no table, and no mode of a file of others.
+
+    Raises:
+        LiveStoreError: there is no such file, it cannot be read, or holds no live state.
+    """
+    absolute = Path(path).expanduser().absolute()
+    with _errors(absolute):
+        there = absolute.is_file()
+    if not there:
+        raise LiveStoreError(
+            f"there is no file {absolute}: name the SQLite file or the Redis URL in which the "
+            "guard keeps its live state"
+        )
+    with _errors(absolute), _reading_engine(absolute).connect() as connection:
+        if inspect(connection).has_table(_states.name):
+            query = select(_profiles.c.name).distinct().order_by(_profiles.c.name)
+            return list(connection.execute(query).scalars())
+    raise LiveStoreError(
+        f"{absolute} holds no live state, it has no table `{_states.name}`: name the file in "
+        "which the guard keeps it"
+    )
+
+
 class SQLiteStore:
     """Keeps live state in a SQLite file.
 
@@ -94,6 +124,7 @@ class SQLiteStore:
         path: of the file; it is made, readable by its owner alone, where it is missing.
         name: of the deployment.
         spool: folder for what is not delivered yet; `PATH-spool` by default.
+        reading: the file, which must have live state, is only read and stays as it is.
 
     Raises:
         ConfigurationError: `name` cannot be used.
@@ -101,13 +132,21 @@ class SQLiteStore:
     """
 
     def __init__(
-        self, path: str | Path, name: str = "default", *, spool: str | Path | None = None
+        self,
+        path: str | Path,
+        name: str = "default",
+        *,
+        spool: str | Path | None = None,
+        reading: bool = False,
     ) -> None:
-        """Open the file and make its tables where they are missing."""
+        """Open the file and, unless it is only read, make its tables where they are missing."""
         self.name = checked_name(name)
         self.seconds: float | None = SECONDS
         self._path = Path(path).expanduser().absolute()
         self.spool: Path | None = Path(spool or f"{self._path}-spool")
+        if reading:
+            self._engine = _reading_engine(self._path)
+            return
         with self._errors():
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._path.exists():
@@ -271,21 +310,26 @@ class SQLiteStore:
             connection.exec_driver_sql("BEGIN")
             yield connection
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (SQLAlchemyError, OSError) as error:
-            cause = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
-            raise LiveStoreError(
-                f"live state at {self._path} cannot be used: {cause}. Check that the place "
-                "exists, has room and may be written, or take another file"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise LiveStoreError(
-                f"live state at {self._path} is damaged or of another version ({error}): "
-                "restore it or take another file"
-            ) from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return _errors(self._path)
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn what reading or writing the file raises into `LiveStoreError`."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
+        raise LiveStoreError(
+            f"live state at {path} cannot be used: {cause}. Check that the place "
+            "exists, has room and may be written, or take another file"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LiveStoreError(
+            f"live state at {path} is damaged or of another version ({error}): "
+            "restore it or take another file"
+        ) from error
 
 
 def _engine(path: Path) -> Engine:
@@ -303,3 +347,15 @@ def _engine(path: Path) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _reading_engine(path: Path) -> Engine:
+    """Return an engine that leaves a file, which may be anybody's, and its folder as they are."""
+    # Where nobody has the file open there is no log beside it, and SQLite need not make one.
+    in_use = path.with_name(f"{path.name}-wal").exists()
+    uri = path.as_uri() + ("?mode=ro" if in_use else "?mode=ro&immutable=1")
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)

@@ -76,6 +76,21 @@ _SENTENCE_END: Final = re.compile(
     rf"""[.!?\u2026\u3002\uff01\uff1f]["'\u201d\u2019)\]*_]*{_SPACE.pattern}|\n+"""
 )
 
+# Chinese and Japanese put no white space behind a sentence. Their `!` and `?` are read as
+# ASCII's too and may stand in a key, so that these end one only beside one of their letters.
+_FULL_WIDTH: Final = r"\u3001-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff"
+_MARKS: Final = r"[.!?\u2026\u3002\uff01\uff1f]"
+_CLOSERS: Final = (
+    r"""["'\u201d\u2019)\]*_\u3009\u300b\u300d\u300f\u3011\u3015\uff09\uff3d\uff02\uff07]"""
+)
+_CLOSE: Final = f"{_MARKS}*+{_CLOSERS}*+"
+# Of many marks the first alone looks ahead: from each of them it would take quadratic time.
+_SENTENCE: Final = re.compile(
+    rf"(?:\u3002|(?<=[{_FULL_WIDTH}])[\uff01\uff1f]"
+    rf"|(?<!{_MARKS})[\uff01\uff1f](?={_CLOSE}[{_FULL_WIDTH}]))"
+    rf"{_CLOSE}(?:{_SPACE.pattern})?|{_SENTENCE_END.pattern}"
+)
+
 
 def _shown(count: int) -> re.Pattern[str]:
     """Return what matches so many characters that show, with those before them that do not."""
@@ -155,6 +170,11 @@ def flooded(text: str) -> bool:
     return sum(len(match[0]) for match in _UNSEEN.finditer(text)) > HIDDEN_LIMIT
 
 
+def shows(text: str) -> bool:
+    """Return whether there is anything in a text that shows, white space included."""
+    return bool(text) and _UNSEEN.fullmatch(text) is None
+
+
 def units(text: str) -> Iterator[tuple[int, int]]:
     """Yield the units of a complete text as `(start, end)`, without gaps."""
     start = 0
@@ -167,8 +187,11 @@ def units(text: str) -> Iterator[tuple[int, int]]:
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Return the sentences of a unit as `(start, end)`, white space with the sentence before."""
-    cuts = [match.end() for match in _SENTENCE_END.finditer(text)]
+    """Return the sentences of a unit as `(start, end)`, white space with the sentence before.
+
+    They may end where no unit does: behind a full stop of a script without white space.
+    """
+    cuts = [match.end() for match in _SENTENCE.finditer(text)]
     bounds = [0, *[cut for cut in cuts if cut < len(text)], len(text)]
     return [(a, b) for a, b in pairwise(bounds) if b > a]
 

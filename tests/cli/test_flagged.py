@@ -301,8 +301,16 @@ class TestNothingToShow:
         """Where filters leave nothing, the rows there are counted and a typing error is guessed."""
         assert "None of the 4 rows" in flat(run("list", "--class", "other").stdout)
         output = flat(run("list", "--category", "harrassment").stdout)
-        assert "`harrassment` is no built-in category. Did you mean `harassment`?" in output
+        assert "`harrassment` is no built-in category (did you mean `harassment`?)." in output
         assert "no built-in" not in run("list", "--category", "self_harm").stdout
+
+    @pytest.mark.usefixtures("four")
+    def test_a_part_of_a_name(self) -> None:
+        """A word of one category's name means that one; of several, none is guessed."""
+        output = flat(run("list", "--category", "hate").stdout)
+        assert "`hate` is no built-in category (did you mean `hate_toxicity`?)." in output
+        output = flat(run("list", "--category", "leak").stdout)
+        assert "`leak` is no built-in category." in output
 
     def test_another_journal(self, tmp_path: Path, keep: Callable[..., Record]) -> None:
         """`--journal` goes before the environment, as a path and as a URL."""

@@ -161,6 +161,13 @@ class TestExcisions:
         assert proposals[-1] == ""
         assert "One. Two! Three? Four\nFive. Six. " not in proposals
 
+    def test_a_script_without_white_space(self) -> None:
+        """In Chinese one sentence goes, not all of them."""
+        parts = [f"{sign * 6}\u3002" for sign in "\u4eca\u5929\u6c14\u597d"]
+        bad = parts[2]
+        first = next(left for left in excisions("".join(parts)) if bad not in left)
+        assert first == "".join(part for part in parts if part != bad)
+
     @given(st.integers(1, 300))
     @example(1000)
     def test_many_sentences_are_taken_together(self, count: int) -> None:
@@ -178,6 +185,21 @@ class TestExcisions:
         began = time.process_time()
         next(excisions("a\n" * 5000))
         assert time.process_time() - began < 5
+
+
+class TestGuardExcisesChinese:
+    """`excise` in a text that is one run without white space."""
+
+    def test_one_bad_sentence_does_not_cost_them_all(
+        self, make_guard: Callable[..., Guard]
+    ) -> None:
+        """Most of 160 sentences leave, without the bad one."""
+        fine = "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002"
+        text = fine * 100 + "\u574fzexcise\u53e5\u5b50\u3002" + fine * 60
+        verdict = make_guard().check(text)
+        assert verdict.action == "rewrite"
+        assert "zexcise" not in (verdict.text or "")
+        assert (verdict.text or "").count(fine) > 80
 
 
 class TestGuardRedacts:

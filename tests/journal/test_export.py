@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from io import StringIO
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guard.journal.export import Format, export, json_line
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from guard.journal.record import Record
 
 FORMATS: tuple[Format, ...] = ("jsonl", "csv")
+SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
+TRICKY = st.text(st.sampled_from([*SIGNS, *"=;,\t\r\n \"'\\a1\xa0"]), max_size=30)
 AWKWARD = 'two\nlines, a "quote", a semicolon; and 🙂'
 
 
@@ -26,6 +31,22 @@ def cells(records: list[Record]) -> list[dict[str, str]]:
     file = StringIO(newline="")
     export(records, file, "csv")
     return list(csv.DictReader(StringIO(file.getvalue(), newline="")))
+
+
+def split_at(delimiter: str, records: list[Record]) -> list[str]:
+    """Return the cells that a reader finds which splits at `delimiter`."""
+    file = StringIO(newline="")
+    export(records, file, "csv")
+    rows = csv.reader(StringIO(file.getvalue(), newline=""), delimiter=delimiter)
+    return [cell for row in rows for cell in row]
+
+
+def without_apostrophes(text: str) -> str:
+    """Return a text of a cell as it was before `export` put apostrophes into it."""
+    text = re.sub(r"\A'(?='*[\t\r\n])", "", text)
+    return re.sub(
+        rf"(\A|[,;\t\r\n])((?:[^\S\t\r\n]|\")*)'(?='*[{re.escape(SIGNS)}])", r"\1\2", text
+    )
 
 
 class TestJsonLines:
@@ -85,11 +106,57 @@ class TestCsv:
         assert {read[name] for name in texts} == {f"'{formula}"}
         assert not any(cell.startswith(start) for cell in read.values())
 
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+    @pytest.mark.parametrize(
+        "said",
+        [
+            'hello;=HYPERLINK("http://evil","x")',
+            "hello;=1+1",
+            "hello\t@SUM(A1)",
+            "hello, you; =1+1",
+            'hello;"=1+1',
+            'hello;" "=1+1',
+            "hi\n=cmd|'/C calc'!A0",
+            "hi\r\n+1",
+            "hi;\xa0-1",
+            " =1+1",
+        ],
+    )
+    def test_no_separator_begins_a_formula(
+        self, row: Callable[..., Record], said: str, delimiter: str
+    ) -> None:
+        """Where a locale splits at `;` or tab, what stands behind one in a text is no formula."""
+        record = row(response=said, reasons=(said,), metadata={said: said})
+        found = split_at(delimiter, [record, record])
+        assert [cell for cell in found if cell.lstrip().startswith(tuple(SIGNS))] == []
+
+    @given(TRICKY, TRICKY)
+    def test_no_reader_finds_a_formula(
+        self, row: Callable[..., Record], said: str, other: str
+    ) -> None:
+        """Whatever a text holds, no cell begins with a formula, however the file is split."""
+        record = row(prompt=said, response=other, reasons=(said, other), metadata={other: [said]})
+        for delimiter in ",;\t":
+            found = split_at(delimiter, [record, record])
+            assert [cell for cell in found if cell.lstrip().startswith(tuple(SIGNS))] == []
+
+    @given(TRICKY, TRICKY)
+    def test_apostrophes_can_be_taken_off(
+        self, row: Callable[..., Record], said: str, other: str
+    ) -> None:
+        """Where the file is split at commas each text can be had back, and JSON is JSON."""
+        (read,) = cells([row(response=said, metadata={other: [said, -2.5]})])
+        assert without_apostrophes(read["response"]) == said
+        ((key, (kept, number)),) = json.loads(read["metadata"]).items()
+        assert without_apostrophes(key) == other
+        assert (without_apostrophes(kept), number) == (said, -2.5)
+
     def test_ordinary_text_is_not_touched(self, row: Callable[..., Record]) -> None:
-        """A sign within a text or a line of it stays as it is."""
-        said = "1 - 2 = -1\n- a point\n@home"
-        (read,) = cells([row(response=said)])
+        """A sign within a line of a text, and a number, stay as they are."""
+        said = "1 - 2 = -1; it's 'so', a - b\nme@home, x=1"
+        (read,) = cells([row(response=said, metadata={"a": [1, -2]})])
         assert read["response"] == said
+        assert json.loads(read["metadata"]) == {"a": [1, -2]}
 
 
 @pytest.mark.parametrize("form", FORMATS)

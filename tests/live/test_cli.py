@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
 
 from guard.cli import app
-from guard.live.sqlite_store import SQLiteStore
+from guard.live.sqlite_store import SQLiteStore, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +39,27 @@ def drifted(make_live: Make, stream: Stream, tmp_path: Path) -> str:
         live.observe(evidence)
     live.close()
     return str(path)
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Return another program's SQLite file, in a folder of its own."""
+    path = tmp_path / "theirs" / "app.db"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE users (name TEXT)")
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def clear_all(place: object, name: str = "default") -> Result:
+    """Clear every alarm of a deployment."""
+    who = ("--by", "ada", "--reason", "repaired")
+    return run("clear", "all", "--store", str(place), "--name", name, *who)
 
 
 class TestShow:
@@ -79,6 +102,63 @@ class TestShow:
         assert run("show", "--store", str(missing)).exit_code == 2
         assert not missing.exists()
 
+    def test_changes_nothing(self, make_live: Make, tmp_path: Path) -> None:
+        """Nothing in the file or beside it, whether or not a guard has it open."""
+        path = tmp_path / "kept" / "live.sqlite3"
+        live = make_live(store=SQLiteStore(path))
+        live.observe({"bad_advice": 9.0})
+        live.flush()
+
+        def kept() -> dict[str, bytes]:
+            # Readers mark in the shared memory how far they are.
+            return {k: v for k, v in contents(path.parent).items() if not k.endswith("-shm")}
+
+        before = kept()
+        assert f"{path.name}-wal" in before
+        assert "1 exchanges" in run("show", "--store", str(path)).output
+        assert kept() == before
+        live.close()
+        before = contents(path.parent)
+        assert f"{path.name}-wal" not in before
+        assert "1 exchanges" in run("show", "--store", str(path)).output
+        assert contents(path.parent) == before
+
+    def test_reads_what_a_killed_guard_left(self, make_live: Make, tmp_path: Path) -> None:
+        """The log beside the file counts, without the shared memory that went with it."""
+        path = tmp_path / "live.sqlite3"
+        live = make_live(store=SQLiteStore(path))
+        live.observe({"bad_advice": 9.0})
+        live.flush()
+        left = tmp_path / "left"
+        left.mkdir()
+        for name in ("live.sqlite3", "live.sqlite3-wal"):
+            (left / name).write_bytes((tmp_path / name).read_bytes())
+        before = contents(left)
+
+        assert "1 exchanges" in run("show", "--store", str(left / path.name)).output
+        assert before.items() <= contents(left).items()
+
+    def test_a_wrong_name_lists_those_there(self, drifted: str) -> None:
+        """Whoever mistypes a name sees which there are, but not hundreds of them."""
+        for result in (
+            run("show", "--store", drifted, "--name", "caht"),
+            clear_all(drifted, name="caht"),
+        ):
+            assert result.exit_code == 2
+            assert "`caht`" in result.output
+            assert "(did you mean `chat`?): it has `chat`\n" in result.output
+
+        with closing(sqlite3.connect(drifted)) as connection, connection:
+            for number in range(30):
+                connection.execute(
+                    "INSERT INTO live_profile SELECT ?, digest, profile, opened FROM live_profile "
+                    "WHERE name = 'chat'",
+                    [f"tenant{number:02}"],
+                )
+        output = run("show", "--store", drifted, "--name", "x").output
+        assert "`tenant18` and 11 more" in output
+        assert "tenant19" not in output
+
     def test_obeys_nothing_in_a_store(self, make_live: Make, tmp_path: Path) -> None:
         """What somebody wrote as a reason cannot move the cursor or style the text."""
         path = tmp_path / "live.sqlite3"
@@ -91,6 +171,57 @@ class TestShow:
         output = run("show", "--store", str(path)).output
         assert "\x1b" not in output
         assert "[red]ada" in output
+
+
+class TestForeignFiles:
+    """Files that hold no live state."""
+
+    @pytest.mark.parametrize("in_use", [False, True])
+    def test_stay_as_they_are(self, foreign: Path, *, in_use: bool) -> None:
+        """Neither command adds tables, changes the journal mode, or leaves files beside it."""
+        with closing(sqlite3.connect(foreign)) as connection:
+            if in_use:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("INSERT INTO users VALUES ('ada')")
+                connection.commit()
+            before = contents(foreign.parent)
+            for result in (run("show", "--store", str(foreign)), clear_all(foreign)):
+                assert result.exit_code == 2
+                assert f"{foreign} holds no live state" in result.output
+            # Readers mark in the shared memory how far they are.
+            after = contents(foreign.parent)
+            assert after.keys() == before.keys()
+            assert all(after[name] == before[name] for name in after if not name.endswith("-shm"))
+
+    def test_that_are_missing_empty_or_no_database(self, tmp_path: Path) -> None:
+        """Each is an error that names the file, and nothing is made."""
+        (tmp_path / "empty").touch()
+        (tmp_path / "text").write_text("No database. " * 100)
+        (tmp_path / "folder").mkdir()
+        before = sorted(path.name for path in tmp_path.iterdir())
+        for name, problem in {
+            "missing/live.sqlite3": "there is no file",
+            "empty": "holds no live state",
+            "text": "cannot be used: file is not a database",
+            "folder": "there is no file",
+        }.items():
+            for result in (
+                run("show", "--store", str(tmp_path / name)),
+                clear_all(tmp_path / name),
+            ):
+                assert result.exit_code == 2
+                assert str(tmp_path / name) in result.output
+                assert problem in result.output
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+    def test_a_store_that_nobody_opened(self, tmp_path: Path) -> None:
+        """Tables without a deployment in them are told apart from none."""
+        path = tmp_path / "live #1?.sqlite3"
+        SQLiteStore(tmp_path / "live.sqlite3").close()
+        (tmp_path / "live.sqlite3").rename(path)
+
+        assert names_in(path) == []
+        assert "no guard has opened it yet" in run("show", "--store", str(path)).output
 
 
 class TestClear:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from typing import Final
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from guard.text.normalise import IGNORABLE, folded, normalise
 from guard.text.units import (
+    _SENTENCE_END,
     BLOCK_LIMIT,
     CONTEXT,
     HIDDEN_LIMIT,
@@ -466,6 +468,23 @@ class TestSentences:
             ("**Bold.** Next", ["**Bold.** ", "Next"]),
             ("v1.2 is out. Try", ["v1.2 is out. ", "Try"]),
             ("\u597d\u3002 \u662f", ["\u597d\u3002 ", "\u662f"]),
+            (
+                "\u597d\u3002\u662f\uff01\u597d\uff1f\u662f",
+                ["\u597d\u3002", "\u662f\uff01", "\u597d\uff1f", "\u662f"],
+            ),
+            ("\u300c\u597d\u3002\u300d\u662f\u3002", ["\u300c\u597d\u3002\u300d", "\u662f\u3002"]),
+            (
+                "\uff08\u597d\uff01\uff1f\uff09\u201d \u662f",
+                ["\uff08\u597d\uff01\uff1f\uff09\u201d ", "\u662f"],
+            ),
+            ("\u597d\u3002\u3002\u3002\u662f", ["\u597d\u3002\u3002\u3002", "\u662f"]),
+            ("\u597d\u3002\n\n\u662f", ["\u597d\u3002\n\n", "\u662f"]),
+            (
+                "API\u3002API\uff01\u597d\uff01API",
+                ["API\u3002", "API\uff01", "\u597d\uff01", "API"],
+            ),
+            ("key=a\uff01b\uff1fc\uff01\uff1fd", ["key=a\uff01b\uff1fc\uff01\uff1fd"]),
+            ("Wow\uff01 Yes", ["Wow\uff01 ", "Yes"]),
             ("\n\nOne", ["\n\n", "One"]),
             (" ", [" "]),
             ("Hi \U0001f600! e\u0301. x", ["Hi \U0001f600! ", "e\u0301. ", "x"]),
@@ -474,6 +493,33 @@ class TestSentences:
     def test_known_cuts(self, text: str, expected: list[str]) -> None:
         """White space stays with the sentence before it."""
         assert [text[a:b] for a, b in sentences(text)] == expected
+
+    @given(
+        st.text(
+            st.sampled_from([*".!?\u2026\u3002\uff01\uff1f\"')]*_\u201d\u300da1\u597d \n\x1c"]),
+            max_size=40,
+        )
+    )
+    def test_wherever_a_unit_may_end_a_sentence_does(self, text: str) -> None:
+        """Sentences of scripts without white space are cuts besides those that units know."""
+        known = {match.end() for match in _SENTENCE_END.finditer(text)}
+        assert known <= {0, *(end for _, end in sentences(text))}
+
+    def test_units_keep_sentences_without_white_space_together(self) -> None:
+        """A unit still ends at white space alone, however many full stops are in a run."""
+        text = "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002" * 100
+        assert cut(text) == [text]
+        assert len(sentences(text)) == 100
+
+    @pytest.mark.parametrize(
+        "text",
+        ["\uff01" * 200_000, "a\uff01" + "!\uff01" * 100_000, "\uff01\u300d" * 100_000 + "a"],
+    )
+    def test_marks_without_end_take_no_time(self, text: str) -> None:
+        """No run of them makes anybody wait."""
+        began = time.process_time()
+        sentences(text)
+        assert time.process_time() - began < 5
 
     @given(TEXTS)
     def test_no_gaps(self, text: str) -> None:
