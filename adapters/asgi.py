@@ -34,7 +34,7 @@ from guard.adapters.web_bodies import sent
 from guard.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 
     from guard.adapters.web import Form, Head, Route
     from guard.engine import Guard
@@ -52,6 +52,9 @@ __all__ = ["Fields", "GuardASGI", "Text", "Wire", "wrap"]
 _POLICY: Final = 1008
 """The code with which a websocket is closed that may not be."""
 
+_MOST_LAYERS: Final = 64
+"""Middleware around an application through which its `root_path` is looked for."""
+
 _DISCONNECT: Final = "http.disconnect"
 
 
@@ -67,7 +70,7 @@ class GuardASGI:
         guard: judges.
         routes: what the guarded paths answer with: `Wire`, `Text` or `Fields` by path. `{name}`
             stands for one segment, `{name:path}` for any; with a method before it (`POST /chat`)
-            other methods are not guarded.
+            other methods are not guarded (`GET` stands for `HEAD` too).
         limit: bytes that a request's or an answer's body may have.
         on_verdict: called with the verdict on every answer that was seen to its end.
 
@@ -106,10 +109,10 @@ class GuardASGI:
     def _route(self, scope: Scope) -> Route | None:
         if scope["type"] not in ("http", "websocket"):
             return None
-        path, root = scope["path"], scope.get("root_path", "")
-        below = path.removeprefix(root) if path.startswith(root) else path
-        method = scope.get("method", "GET")
-        return self._desk.route(method, path, below, root + path)
+        path, paths = scope["path"], [scope["path"]]
+        for root in (scope.get("root_path", ""), *_roots(self.app)):
+            paths += [path.removeprefix(root), root + path]
+        return self._desk.route(scope.get("method", "GET"), *paths)
 
 
 class _Inbox:
@@ -267,6 +270,17 @@ class _Exchange:
         headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in head.headers]
         await self._send({"type": "http.response.start", "status": head.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": b"" if silent else body})
+
+
+def _roots(app: Any) -> Iterator[str]:
+    """Yield the prefixes that an application, or what other middleware holds, takes off paths.
+
+    FastAPI puts its own `root_path` into a request's scope, which the guard around it reads before.
+    """
+    for _ in range(_MOST_LAYERS):
+        if isinstance(root := getattr(app, "root_path", None), str):
+            yield root
+        app = getattr(app, "app", None)
 
 
 def _request(scope: Scope, body: bytes) -> Request:

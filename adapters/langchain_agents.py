@@ -144,7 +144,10 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             verdict = self._guard.check(call.exchange())
             if (refusal := call.admit(verdict)) is not None:
                 return refusal
-        result = handler(call.request(self._mend, self._amend))
+        try:
+            result = handler(call.request(self._mend, self._amend))
+        except Exception as error:  # noqa: BLE001  # another middleware makes a result of any
+            return self._mend(call.failed(error))
         return self._mend(call.mended(result))
 
     async def awrap_tool_call(
@@ -156,7 +159,10 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             verdict = await self._guard.acheck(call.exchange())
             if (refusal := call.admit(verdict)) is not None:
                 return refusal
-        result = await handler(call.request(self._mend, self._amend))
+        try:
+            result = await handler(call.request(self._mend, self._amend))
+        except Exception as error:  # noqa: BLE001
+            return await self._amend(call.failed(error))
         return await self._amend(call.mended(result))
 
     def _guarding(self, verdicts: list[Verdict]) -> Callable[[BaseChatModel], BaseChatModel]:

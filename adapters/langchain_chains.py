@@ -34,7 +34,8 @@ class GuardRunnable(Runnable[Any, str]):
     """A chain, such as `prompt | model | parser`, whose text is judged before it leaves.
 
     To the framework it is one run: what its steps say to callbacks and tracers is not heard,
-    since it is raw. Put the whole chain into it, not only its end.
+    since it is raw. Put the whole chain into it, not only its end. What it is given is not judged,
+    whatever the class's `input` section says: nobody knows which of it a model will read.
 
     Args:
         guard: judges.

@@ -13,7 +13,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from pydantic import BaseModel
 
 from guard.adapters.langchain_texts import Found, both, canonical, shown
@@ -55,7 +55,12 @@ def exchange_of(
 def message_of(message: BaseMessage) -> Message:
     """Return a message with the text of all its blocks."""
     said = getattr(message, "role", message.type.removesuffix("MessageChunk").lower())
-    return Message(role_of(_ROLES.get(said, said)), text_of(message.content), message.name or "")
+    content = message.content
+    # A model's calls stand among its blocks; what they pass is judged as a call.
+    own = isinstance(message, AIMessage) and isinstance(content, list)
+    texts = map(text_of, content) if own else [text_of(content)]
+    text = "\n".join(filter(None, texts))
+    return Message(role_of(_ROLES.get(said, said)), text, message.name or "")
 
 
 class Document:

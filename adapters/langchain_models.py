@@ -12,19 +12,21 @@ This module does not know how an answer is read or refused (`guard.adapters.lang
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable  # noqa: TC003  # pydantic reads it
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Final
 
+from langchain_core.caches import BaseCache
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from guard.adapters.langchain_answers import StreamedAnswer, WholeAnswer, refused
+from guard.adapters.langchain_caches import Cautious, state_of
+from guard.adapters.langchain_chains import GuardRunnable
 from guard.adapters.langchain_messages import exchange_of
 from guard.adapters.langchain_quiet import (
     aquiet_iterator,
@@ -33,6 +35,7 @@ from guard.adapters.langchain_quiet import (
     quiet_iterator,
     unheard,
 )
+from guard.adapters.langchain_trees import Tree
 from guard.engine import Guard  # noqa: TC001  # pydantic reads it
 from guard.errors import InputError
 from guard.exchange import Exchange
@@ -48,8 +51,10 @@ if TYPE_CHECKING:
     )
     from langchain_core.language_models import LanguageModelInput
     from langchain_core.messages import AIMessage
+    from langchain_core.runnables import Runnable
 
     from guard.session import Session
+    from guard.steps import Deployment
 
 _MIRRORED: Final = (
     "cache",
@@ -167,15 +172,31 @@ class GuardedChatModel(BaseChatModel):
         return self.inner._get_ls_params(stop=stop, **kwargs)
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """Return the cache's key: what another guard let pass is another answer."""
-        deployment = self.guard.session(Exchange(()), stream=False).deployment
-        parts = (
-            deployment.security_class.model_dump_json(),
-            deployment.messages.model_dump_json(),
-            repr(sorted(self.guard.detectors.items())),
-        )
-        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        return f"guard:{digest}:{self.inner._get_llm_string(stop=stop, **kwargs)}"
+        """Return the cache's key: what another guard let pass is another answer.
+
+        So is what this one let pass under another posture or at other risks.
+        """
+        known = self.cache
+        state = known.state if isinstance(known, Cautious) else state_of(self._deployment())
+        return f"guard:{state}:{self.inner._get_llm_string(stop=stop, **kwargs)}"
+
+    def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return BaseChatModel._generate_with_cache(self._cautious(), *args, **kwargs)
+
+    async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return await BaseChatModel._agenerate_with_cache(self._cautious(), *args, **kwargs)
+
+    def _cautious(self) -> GuardedChatModel:
+        """Return the model for one call, with a cache that does not keep everything."""
+        cache = self.cache if isinstance(self.cache, BaseCache) else get_llm_cache()
+        if self.cache is False or cache is None:
+            return self
+        return self.model_copy(update={"cache": Cautious(cache, self._deployment())})
+
+    def _deployment(self) -> Deployment:
+        """Return by what an answer would be judged now."""
+        asked = Exchange((), conversation=conversation())
+        return self.guard.session(asked, stream=False).deployment
 
     def _combine_llm_outputs(self, outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
         return self.inner._combine_llm_outputs(outputs)
@@ -188,8 +209,8 @@ class GuardedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = _Call(self, messages, kwargs)
-        if call.judges_input and (verdict := self.guard.check_input(call.exchange)).message:
-            return ChatResult(generations=[call.not_asked(verdict)])
+        if call.judges_input and (said := call.refusal(self.guard.check_input(call.exchange))):
+            return ChatResult(generations=[said])
         while True:
             with unheard(), masked(self.guard):
                 result = self.inner._generate(call.messages, stop=stop, **kwargs)
@@ -209,8 +230,10 @@ class GuardedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = _Call(self, messages, kwargs)
-        if call.judges_input and (verdict := await self.guard.acheck_input(call.exchange)).message:
-            return ChatResult(generations=[call.not_asked(verdict)])
+        if call.judges_input and (
+            said := call.refusal(await self.guard.acheck_input(call.exchange))
+        ):
+            return ChatResult(generations=[said])
         while True:
             with unheard(), masked(self.guard):
                 result = await self.inner._agenerate(call.messages, stop=stop, **kwargs)
@@ -230,8 +253,8 @@ class GuardedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = _Call(self, messages, kwargs)
-        if call.judges_input and (verdict := self.guard.check_input(call.exchange)).message:
-            yield _chunk_of(call.not_asked(verdict))
+        if call.judges_input and (said := call.refusal(self.guard.check_input(call.exchange))):
+            yield _chunk_of(said)
             return
         while True:
             answer = StreamedAnswer(
@@ -256,8 +279,10 @@ class GuardedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = _Call(self, messages, kwargs)
-        if call.judges_input and (verdict := await self.guard.acheck_input(call.exchange)).message:
-            yield _chunk_of(call.not_asked(verdict))
+        if call.judges_input and (
+            said := call.refusal(await self.guard.acheck_input(call.exchange))
+        ):
+            yield _chunk_of(said)
             return
         while True:
             answer = StreamedAnswer(
@@ -314,7 +339,19 @@ class GuardedChatModel(BaseChatModel):
 
     def _told(self, answer: StreamedAnswer) -> None:
         if not answer.regenerate:
+            self._note(answer.verdict, answer.session.deployment)
             self.on_verdict(answer.verdict)
+
+    def _note(self, verdict: Verdict, deployment: Deployment) -> None:
+        """Have a cache know how an answer was judged."""
+        if isinstance(self.cache, Cautious):
+            self.cache.note(verdict, deployment)
+            self.cache.judged_by(deployment)
+
+    def _note_input(self, verdict: Verdict) -> None:
+        """Have a cache know how what is asked was judged."""
+        if isinstance(self.cache, Cautious):
+            self.cache.note(verdict, self.guard.input_session(Exchange(())).deployment)
 
     def _in_one(
         self, call: _Call, stop: list[str] | None, kwargs: dict[str, Any]
@@ -329,7 +366,7 @@ class GuardedChatModel(BaseChatModel):
         Raises:
             InputError: the inner model is out of sight in it.
         """
-        built = mapped(runnable, self._twin)
+        built = Tree(self._twin, _CLOSED).changed(runnable)
         if built is runnable:
             raise InputError(
                 f"`{type(self.inner).__name__}` builds a `{type(runnable).__name__}` in which the "
@@ -394,11 +431,15 @@ class _Call:
 
     def delivered(self, answer: WholeAnswer) -> ChatResult:
         """Return what may be delivered of the last answer."""
+        self._model._note(answer.verdict, answer.session.deployment)
         self._model.on_verdict(answer.verdict)
         return answer.delivered(self._withdrawn)
 
-    def not_asked(self, verdict: Verdict) -> ChatGeneration:
-        """Return the answer where the model must not be asked."""
+    def refusal(self, verdict: Verdict) -> ChatGeneration | None:
+        """Take in the verdict on what is asked; return the answer if the model must not be."""
+        self._model._note_input(verdict)
+        if not verdict.message:
+            return None
         self._model.on_verdict(verdict)
         provider = self._model._get_ls_params().get("ls_provider")
         metadata = {"model_provider": provider, "guard": detail(verdict)}
@@ -407,36 +448,23 @@ class _Call:
 
 
 def guarded_tree(guard: Guard, target: Any, options: dict[str, Any]) -> Any:
-    """Return a runnable with every chat model in it guarded, `None` where none can be seen."""
+    """Return a runnable with every chat model in it guarded, `None` where none can be seen.
+
+    Raises:
+        InputError: one of them is guarded already, or cannot be.
+    """
 
     def guarded(model: BaseChatModel) -> BaseChatModel:
         if isinstance(model, GuardedChatModel):
             raise InputError("the model is guarded already")
         return GuardedChatModel(guard=guard, inner=model, **options)
 
-    built = mapped(target, guarded)
+    built = Tree(guarded, _CLOSED).changed(target)
     return None if built is target else built
 
 
-def mapped(value: Any, change: Callable[[BaseChatModel], BaseChatModel]) -> Any:
-    """Return `value` with each chat model in it changed, the same object where there is none.
-
-    Models are found in the fields of runnables, not in what functions hold.
-    """
-    if isinstance(value, BaseChatModel):
-        return change(value)
-    if isinstance(value, dict):
-        changed = {key: mapped(inner, change) for key, inner in value.items()}
-        return changed if any(changed[key] is not value[key] for key in value) else value
-    if isinstance(value, list | tuple):
-        items = [mapped(inner, change) for inner in value]
-        same = all(new is old for new, old in zip(items, value, strict=True))
-        return value if same else type(value)(items)
-    if isinstance(value, Runnable) and isinstance(value, BaseModel):
-        fields = {name: getattr(value, name) for name in type(value).model_fields}
-        changes = {n: new for n, old in fields.items() if (new := mapped(old, change)) is not old}
-        return value.model_copy(update=changes) if changes else value
-    return value
+_CLOSED: Final = (GuardedChatModel, GuardRunnable)
+"""What is guarded, so that a bare model in it answers nobody."""
 
 
 def _streams(model: BaseChatModel) -> bool:

@@ -8,8 +8,9 @@ This module does not know what is run.
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langsmith import tracing_context
@@ -47,39 +48,81 @@ def masked(guard: Guard) -> Generator[None]:
     """Keep what an error quotes from those who are told of it, unless it may be read.
 
     Packages parse answers, and their error holds what they could not parse, if not the whole
-    response. A backend's own errors stand.
+    response; so does what it was raised from, which tracers keep. A backend's own errors stand.
 
     Raises:
         InputError: in the place of an error that quotes what may not leave.
     """
+    # What was being handled before says nothing of the answer.
+    earlier = sys.exception()
     try:
         yield
     except Exception as error:
-        if _is_refusal(error):
-            raise
-        if "response" in vars(error):
-            # The framework tells callbacks of it.
-            vars(error)["response"] = None
-        if guard.check(_quoted(error)).action not in ("rewrite", "block"):
+        spoken = [each for each in _behind(error, earlier) if not _is_refusal(each)]
+        for each in spoken:
+            if "response" in vars(each):
+                # The framework tells callbacks of it.
+                vars(each)["response"] = None
+        if not spoken or guard.check(_quoted(spoken)).action not in ("rewrite", "block"):
             raise
         name = type(error).__name__
-        raise InputError(
-            f"the answer could not be read (`{name}`), and the error quotes what may not leave"
-        ) from None
+        raise_alone(
+            InputError(
+                f"the answer could not be read (`{name}`), and the error quotes what may not leave"
+            )
+        )
 
 
-def _is_refusal(error: Exception) -> bool:
+def told(error: Exception) -> str:
+    """Return everything that can be read of an error, and of those that it was raised from."""
+    return _quoted(_behind(error))
+
+
+def raise_alone(error: Exception) -> NoReturn:
+    """Raise an error with nothing behind it.
+
+    `raise ... from None` says only that nobody should print what is.
+    """
+    try:
+        raise error from None
+    finally:
+        error.__context__ = None
+
+
+def _behind(error: BaseException, earlier: BaseException | None = None) -> list[BaseException]:
+    """Return an error with all that it was raised from and all of its group, each once.
+
+    Args:
+        error: the last one.
+        earlier: one that was there before, which is left out.
+    """
+    found: list[BaseException] = []
+    seen, waiting = {id(earlier)}, [error]
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        found.append(each)
+        group = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        waiting += [one for one in (each.__cause__, each.__context__, *group) if one is not None]
+    return found
+
+
+def _is_refusal(error: BaseException) -> bool:
     """Return whether an error says that the backend gave no answer."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return isinstance(status, int) and status >= _REFUSED
 
 
-def _quoted(error: Exception) -> str:
-    """Return everything that can be read of an error."""
-    told = [error, *error.args, *vars(error).values()]
-    if isinstance(error, ValidationError):
-        told.append(error.errors())
-    return "\n".join(dict.fromkeys(map(str, told)))
+def _quoted(errors: list[BaseException]) -> str:
+    """Return everything that can be read of errors."""
+    read: list[Any] = []
+    for error in errors:
+        read += [error, *error.args, *vars(error).values()]
+        if isinstance(error, ValidationError):
+            read.append(error.errors())
+    return "\n".join(dict.fromkeys(map(str, read)))
 
 
 def quiet_iterator(source: Iterator[_T]) -> Generator[_T]:

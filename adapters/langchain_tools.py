@@ -11,16 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Generator
+from copy import copy
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.tools import BaseTool, ToolException
-from langgraph.types import Command
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command, Send
 
 from guard.adapters.langchain_messages import exchange_of
-from guard.adapters.langchain_quiet import conversation
+from guard.adapters.langchain_quiet import conversation, raise_alone, told
+from guard.errors import InputError
 from guard.exchange import Choice, Exchange, Message, ToolCall
 from guard.verdict import Verdict
 from guard.wire.asked import text_of
@@ -31,6 +34,15 @@ if TYPE_CHECKING:
 
 Mending = Generator[Exchange, Verdict, Any]
 """Asks for verdicts on inputs; returns what of a result may be seen."""
+
+_MESSAGES: Final = "messages"
+"""The key of the messages in an agent's state."""
+
+_ROOT: Final = "__root__"
+"""The key of a state that is nothing but messages."""
+
+_CALLS: Final = ("tool_calls", "invalid_tool_calls")
+"""Fields of a message that say what is called."""
 
 
 def digest(call: Any) -> str:
@@ -96,12 +108,32 @@ class ToolRun:
         if isinstance(result, Command):
             return (yield from self._command(result))
         if isinstance(result, list) and any(map(_is_output, result)):
-            return (yield from self._each(result))
+            mended = []
+            for each in result:
+                mended += [(yield from self.mended(each))]
+            return mended
         text = text_of(result.content) if isinstance(result, ToolMessage) else _shown(result)
         verdict = yield from self._verdict(text)
         if verdict is None:
             return result
         return self._refusal(verdict, result if isinstance(result, ToolMessage) else None)
+
+    def failed(self, error: Exception) -> Mending:
+        """Ask for a judgement on a failure, which others may make a result of.
+
+        Raises:
+            Exception: the same, where the model may be given it; a `ToolException` with the
+                class's message in the place of another one.
+        """
+        if isinstance(error, GraphBubbleUp):
+            # No failure, but the graph's way to halt, as for a human.
+            raise error
+        verdict = yield from self._verdict(told(error))
+        if verdict is None:
+            raise error
+        if not isinstance(error, ToolException):
+            raise_alone(ToolException(verdict.message))
+        return self._refusal(verdict)
 
     def _pair(self, result: tuple[Any, Any]) -> Mending:
         """As `mended`, for a content with an artifact, which no model sees."""
@@ -110,19 +142,63 @@ class ToolRun:
         return result if mended is content else (mended, None)
 
     def _command(self, command: Command[Any]) -> Mending:
-        update = command.update
-        if isinstance(update, list):
-            return replace(command, update=(yield from self._each(update)))
-        if isinstance(update, dict) and isinstance(update.get("messages"), list):
-            mended = yield from self._each(update["messages"])
-            return replace(command, update=update | {"messages": mended})
-        return command
+        update, pairs = command.update, []
+        for key, value in command._update_as_tuples():  # noqa: SLF001  # as the graph reads it
+            is_said = key in (_MESSAGES, _ROOT)
+            pairs += [(key, (yield from self._messages(value)) if is_said else value)]
+        if isinstance(update, dict):
+            update = dict(pairs)
+        elif pairs:
+            listed = pairs if isinstance(update, list) else tuple(pairs)
+            update = pairs[0][1] if pairs[0][0] == _ROOT else listed
+        return replace(command, update=update, goto=(yield from self._sent(command.goto)))
 
-    def _each(self, given: list[Any]) -> Mending:
+    def _sent(self, send: Any) -> Mending:
+        """As `mended`, for where a command leads: a node may be sent messages of its own."""
+        if isinstance(send, list | tuple):
+            listed = []
+            for each in send:
+                listed += [(yield from self._sent(each))]
+            return type(send)(listed)
+        if not isinstance(send, Send):
+            return send
+        if not isinstance(send.arg, dict) or _MESSAGES not in send.arg:
+            return send
+        mended = yield from self._messages(send.arg[_MESSAGES])
+        sent = copy(send)
+        sent.arg = send.arg | {_MESSAGES: mended}
+        return sent
+
+    def _messages(self, given: Any) -> Mending:
+        """As `mended`, for messages in any form that a graph takes."""
+        try:
+            messages = convert_to_messages(given if isinstance(given, list | tuple) else [given])
+        except Exception:  # noqa: BLE001  # it quotes what could not be read
+            messages = None
+        if messages is None:
+            name = self._call["name"]
+            raise InputError(f"the tool `{name}` gives messages that cannot be read")
         mended = []
-        for each in given:
-            mended += [(yield from self.mended(each)) if _is_output(each) else each]
+        for each in messages:
+            mended += [(yield from self._message(each))]
         return mended
+
+    def _message(self, message: BaseMessage) -> Mending:
+        """As `mended`, for a message of whatever kind; in the place of one stands its like."""
+        if isinstance(message, ToolMessage):
+            return (yield from self.mended(message))
+        called = [each["args"] for each in getattr(message, "tool_calls", ())]
+        texts = [text_of(message.content), *map(_shown, called)]
+        verdict = yield from self._verdict("\n".join(filter(None, texts)))
+        if verdict is None:
+            return message
+        changes: dict[str, Any] = {
+            "content": verdict.message,
+            "additional_kwargs": {},
+            "response_metadata": {"guard": detail(verdict)},
+        }
+        changes |= {name: [] for name in _CALLS if hasattr(message, name)}
+        return message.model_copy(update=changes)
 
     def _verdict(self, text: str) -> Generator[Exchange, Verdict, Verdict | None]:
         """Ask for a judgement of a text; return it where the model must not be given the text."""
@@ -153,18 +229,15 @@ class ToolRun:
             is_pair = paired and isinstance(result, tuple) and len(result) == 2
             return self._pair(result) if is_pair else self.mended(result)
 
-        def failing(error: ToolException) -> Mending:
-            verdict = yield from self._verdict(str(error))
-            if verdict is None:
-                raise error
-            refusal = self._refusal(verdict)
+        def failing(error: Exception) -> Mending:
+            refusal = yield from self.failed(error)
             return (refusal, None) if paired else refusal
 
         @wraps(tool._run)  # noqa: SLF001  # what a tool does, without what tells of it
         def run(*args: Any, **kwargs: Any) -> Any:
             try:
                 result = tool._run(*args, **kwargs)  # noqa: SLF001
-            except ToolException as error:
+            except Exception as error:  # noqa: BLE001  # any is told to somebody
                 return mend(failing(error))
             return mend(mending(result))
 
@@ -172,7 +245,7 @@ class ToolRun:
         async def arun(*args: Any, **kwargs: Any) -> Any:
             try:
                 result = await tool._arun(*args, **kwargs)  # noqa: SLF001
-            except ToolException as error:
+            except Exception as error:  # noqa: BLE001
                 return await amend(failing(error))
             return await amend(mending(result))
 

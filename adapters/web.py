@@ -130,7 +130,8 @@ class Request:
 
 def _texts(value: Any, path: Path) -> Iterator[str]:
     if not path:
-        yield text_of(value)
+        # In a list, nothing counts as the model's own call, which is judged elsewhere.
+        yield text_of([value])
         return
     listed = list(enumerate(value)) if isinstance(value, list) else []
     for key, inner in value.items() if isinstance(value, dict) else listed:
@@ -358,7 +359,7 @@ class Desk:
         guard: judges.
         routes: forms by path; `{name}` stands for one segment of a path, `{name:path}` for any.
             A slash at the end makes no difference. With a method before it (`POST /chat`) other
-            methods are not guarded.
+            methods are not guarded; `GET` stands for `HEAD` too.
         limit: bytes of a request's or answer's body.
         on_verdict: called with the verdict on every answer that was seen to its end.
 
@@ -383,11 +384,12 @@ class Desk:
 
     def route(self, method: str, *paths: str) -> Route | None:
         """Return the route of a request that its server and its application name by `paths`."""
-        plain = [f"/{re.sub('/+', '/', path).strip('/')}" for path in paths]
+        named = {method.upper()} | ({"GET"} if method.upper() == "HEAD" else set())
+        spelled = {each for path in paths for each in _spellings(path)}
         found = (
             route
             for methods, expression, route in self._routes
-            if methods.fullmatch(method) and any(expression.fullmatch(path) for path in plain)
+            if any(map(methods.fullmatch, named)) and any(map(expression.fullmatch, spelled))
         )
         return next(found, None)
 
@@ -406,6 +408,12 @@ def _problems(guard: Guard, routes: Mapping[str, Form]) -> Iterator[str]:
     for path, form in routes.items():
         if not _ROUTE.fullmatch(path):
             yield f"`{path}` is no path: write it as `/chat` or, for one method, `POST /chat`"
+        elif _BRACKETS.search(_PARAMETER.sub("", path)):
+            # It would stand for itself, and nothing that the application serves would match.
+            yield (
+                f"`{path}` has a parameter that nobody here knows: write `{{name}}` for one "
+                "segment of the path, `{name:path}` for any number of them"
+            )
         if not isinstance(form, Form):
             yield f"`{path}`: {form!r} is no form: use `Wire`, `Text` or `Fields`"
         elif isinstance(form, _Own) and not form.prompt and guard.security_class.input_limits:
@@ -418,16 +426,35 @@ def _problems(guard: Guard, routes: Mapping[str, Form]) -> Iterator[str]:
 _ROUTE: Final = re.compile(r"(?:([A-Z]+) )?(/.*)")
 """A path, perhaps with a method before it."""
 
+_PARAMETER: Final = re.compile(r"\{\w*(?::(?:str|int|float|uuid|(path)))?\}")
+"""What stands for a part of a path, as Starlette writes it; whatever its type, any text fits."""
+
+_BRACKETS: Final = re.compile(r"[{}<>]")
+"""What parameters are written with; `<name>` is Flask's way."""
+
 
 def _expressions(route: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return what the methods and the paths of a route look like."""
     found = _ROUTE.fullmatch(route)
     method, path = found.groups() if found else (None, route)
-    parts = re.split(r"\{\w*(:path)?\}", f"/{path.strip('/')}")
+    parts = _PARAMETER.split(f"/{path.strip('/')}")
     segments = (".*" if kind else "[^/]+" for kind in parts[1::2])
     texts = map(re.escape, parts[0::2])
     expression = "".join(text + next(segments, "") for text in texts)
     return re.compile(method or ".*"), re.compile(expression, re.DOTALL)
+
+
+def _spellings(path: str) -> Iterator[str]:
+    """Yield what an application may read a path as; it is guarded if one of them is.
+
+    Some collapse slashes, others let a parameter between two slashes be empty. Starlette's
+    expressions end with `$`, which matches before a line break too.
+    """
+    given = path if path.startswith("/") else f"/{path}"
+    for each in (given, re.sub("/+", "/", given)):
+        for ended in (each, each.removesuffix("\n"), each.rstrip("/\n")):
+            yield ended
+            yield ended.rstrip("/") or "/"
 
 
 def charset_of(value: str) -> str:

@@ -62,7 +62,7 @@ class GuardWSGI:
         guard: judges.
         routes: what the guarded paths answer with: `Wire`, `Text` or `Fields` by path. `{name}`
             stands for one segment, `{name:path}` for any; with a method before it (`POST /chat`)
-            other methods are not guarded.
+            other methods are not guarded (`GET` stands for `HEAD` too).
         limit: bytes that a request's or an answer's body may have.
         on_verdict: called with the verdict on every answer that was seen to its end.
 

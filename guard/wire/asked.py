@@ -8,11 +8,15 @@ This module does not know any one format.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
+from guard.wire.parts import DEEPEST, says_nothing
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from guard.exchange import ChannelKind, Exchange, Role
 
@@ -25,8 +29,6 @@ ROLES: Final[Mapping[str, Role]] = {
     "function": "tool",
 }
 """Roles by the vendors' words; whoever is not listed counts as a user."""
-
-_DEEPEST: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +58,99 @@ def role_of(value: object) -> Role:
     return ROLES.get(value, "user") if isinstance(value, str) else "user"
 
 
-def text_of(value: Any, depth: int = _DEEPEST) -> str:
-    """Return the text in a message's content, whatever its shape; data such as images have none.
+def text_of(value: Any) -> str:
+    """Return the text in a message, its content, or a block of it, whatever its shape.
 
-    Strings are taken from lists and from the keys that hold text in all formats.
+    Every string is text, wherever it stands: blocks that nobody here knows reach the model, too.
+    Left out are media, identifiers, types and states (`guard.wire.parts`), and what is called with
+    what where a call is given by itself, not in a list: it is the model's own, judged as a call.
+    """
+    if isinstance(value, dict) and str(value.get("type")) in _CALLS:
+        value = {name: inner for name, inner in value.items() if name not in _ARGUMENTS}
+    return "\n".join(text for text in _texts(value, DEEPEST) if text)
+
+
+def _texts(value: Any, depth: int, *, carrier: bool = False) -> Iterator[str]:
+    """Yield every text in a value.
+
+    Args:
+        value: anything.
+        depth: levels that are still looked into.
+        carrier: whether it is what a block of media holds.
     """
     if isinstance(value, str):
-        return value
-    if not depth:
-        return ""
-    if isinstance(value, list):
-        return "\n".join(text for each in value if (text := text_of(each, depth - 1)))
-    if isinstance(value, dict):
-        texts = (text_of(value.get(key), depth - 1) for key in _TEXTS)
-        return "\n".join(text for text in texts if text)
-    return ""
+        yield value
+    elif not depth or not isinstance(value, _KNOWN):
+        # Frameworks show a model what is no JSON as Python does.
+        yield repr(value)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each, depth - 1, carrier=carrier)
+    elif isinstance(value, dict):
+        yield from _entries(value, depth, carrier=carrier)
 
 
-_TEXTS: Final = (
-    *("text", "refusal", "thinking", "content", "output", "title", "context"),
-    *("result", "stdout", "stderr"),
+def _entries(block: dict[Any, Any], depth: int, *, carrier: bool) -> Iterator[str]:
+    """Yield every text in an object, and what its keys say."""
+    kind = block.get("type")
+    carrier = kind in _CARRIERS if isinstance(kind, str) else carrier
+    for name, inner in block.items():
+        if not _IDENTIFIER.fullmatch(str(name)):
+            yield str(name)
+        if not _is_aside(str(name), inner, carrier=carrier):
+            yield from _texts(inner, depth - 1, carrier=carrier or name in _CARRIERS)
+
+
+def _is_aside(name: str, value: Any, *, carrier: bool) -> bool:
+    """Return whether what stands under a key is no text to a model."""
+    if not isinstance(value, str):
+        return False
+    if says_nothing(name, value):
+        return True
+    if name in _NAMES or (carrier and name in _ABOUT_MEDIA):
+        return _UNBROKEN.fullmatch(value) is not None
+    return carrier and name in _MEDIA and _PACKED.fullmatch(value) is not None
+
+
+_KNOWN: Final = (dict, list, tuple, int, float, bytes, bytearray, NoneType)
+"""What is looked into, or says nothing: a number, an image's bytes."""
+
+_CALLS: Final = frozenset(
+    {
+        *("custom_tool_call", "function_call", "mcp_call", "mcp_tool_use", "server_tool_call"),
+        *("server_tool_use", "tool_call", "tool_use"),
+    }
 )
-"""Keys that hold text in the parts of a message."""
+"""Types of a model's calls."""
+
+_ARGUMENTS: Final = frozenset({"args", "arguments", "input", "name"})
+"""Keys of a call that say what is called, and with what."""
+
+_CARRIERS: Final = frozenset(
+    {
+        *("audio", "base64", "computer_screenshot", "file", "image", "image_file", "image_url"),
+        *("input_audio", "input_file", "input_image", "media", "redacted_thinking", "url"),
+        *("video", "video_url"),
+    }
+)
+"""Types of blocks, and keys, that stand for an image, a sound, a file."""
+
+_MEDIA: Final = frozenset(
+    {"base64", "blob", "bytes", "data", "file_data", "file_url", "image_url", "url", "uri"}
+)
+"""Keys that hold media, or say where they are."""
+
+_ABOUT_MEDIA: Final = frozenset({"detail", "format", "source_type"})
+"""Keys that say what media are like."""
+
+_NAMES: Final = frozenset({"file_id", "media_type", "mime_type", "tool_call_id", "ttl"})
+"""Further keys of identifiers and types."""
+
+_UNBROKEN: Final = re.compile(r"[!-~]{,256}")
+"""An identifier or a type: without white space."""
+
+_PACKED: Final = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]*|[A-Za-z0-9+/_-]*={0,2}")
+"""An address, data in one, or base64."""
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_$./-]{1,64}")
+"""A key that says nothing to a reader."""

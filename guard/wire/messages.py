@@ -226,29 +226,19 @@ def _said(listed: list[Any]) -> Iterator[Message]:
     for message in listed:
         if not isinstance(message, dict):
             continue
-        content, texts = message.get("content"), []
+        content, texts, role = message.get("content"), list[str](), role_of(message.get("role"))
         for block in content if isinstance(content, list) else [content]:
             given = block if isinstance(block, dict) else {}
             if given.get("type") == "tool_use":
                 tools[str(given.get("id"))] = str(given.get("name") or "")
             if given.get("type") == "tool_result":
                 name = tools.get(str(given.get("tool_use_id")), "")
-                yield Message("tool", _given(given.get("content")), name)
-            elif text := _given(block):
+                yield Message("tool", text_of(given), name)
+            # Only a model's own calls are judged as calls.
+            elif text := text_of(block if role == "assistant" else [block]):
                 texts.append(text)
         if texts:
-            yield Message(role_of(message.get("role")), "\n".join(texts))
-
-
-def _given(value: Any) -> str:
-    """Return the text in a block or in a list of them, a document's own text too."""
-    if isinstance(value, list):
-        return "\n".join(text for each in value if (text := _given(each)))
-    source = value.get("source") if isinstance(value, dict) else None
-    if not isinstance(source, dict):
-        return text_of(value)
-    inner = source.get("data") if source.get("type") == "text" else source.get("content")
-    return "\n".join(text for text in (text_of(value), text_of(inner)) if text)
+            yield Message(role, "\n".join(texts))
 
 
 def refusal(asking: Asked, message: str, own: Json) -> bytes:

@@ -778,6 +778,17 @@ class TestAsked:
         ]
         assert (asked.stream, asked.structured, asked.exchange.model) == (False, False, "m")
 
+    def test_blocks_that_nobody_knows(self) -> None:
+        """What is beside a text that is known is read, in messages and in what tools gave back."""
+        unknown = [messages.text("ok"), {"type": "odd", "note": {"Deep": ["They zblock."]}}]
+        result = {"type": "tool_result", "tool_use_id": "t1", "content": unknown}
+        call = messages.tool_use("t1", "look_up", {"query": "a plum"})
+        asked = wire.asked({"messages": [{"role": "user", "content": [result, *unknown, call]}]})
+        assert asked.exchange.messages == (
+            Message("tool", "ok\nThey zblock."),
+            Message("user", "ok\nThey zblock.\nlook_up\na plum"),
+        )
+
     @pytest.mark.parametrize("value", [None, 5, "x", [], {}, [{}], [[{"content": [5]}]]])
     def test_nonsense(self, value: Any) -> None:
         """A request of any shape is read."""

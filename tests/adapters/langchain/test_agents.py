@@ -192,6 +192,16 @@ class TestTurns:
         assert not backend.requests
 
 
+STRANGE: Final[list[dict[str, Any]]] = [
+    {"type": "json", "json": {"note": ["They zblock."]}},
+    {"type": "document", "source": {"type": "text", "data": "They zblock."}},
+    {"type": "non_standard", "value": {"They zblock.": 1}},
+    {"type": "tool_use", "name": "look", "input": {"q": "They zblock."}},
+    {"type": "odd", "note": {"deeper": "They zblock."}},
+]
+"""Blocks of a content that hold a text at a place of their own."""
+
+
 class TestTools:
     """Calls of tools and what they give back."""
 
@@ -286,6 +296,32 @@ class TestTools:
         assert results[1].content == "[blocked]"
         assert results[1].tool_call_id == "call_1"
         assert "zblock" not in repr([messages, ear.heard])
+
+    @pytest.mark.parametrize("block", STRANGE, ids=lambda block: block["type"])
+    def test_results_beside_a_text(
+        self, block: dict[str, Any], backend: ScriptedApp, new_agent: Callable[..., Any]
+    ) -> None:
+        """A block that is no text is judged, whatever stands beside it."""
+
+        @tool
+        def give(word: str) -> Any:
+            """Give something."""
+            return [{"type": "text", "text": f"Take {word}."}, block]
+
+        backend.script("Give.", calls(("give", {"word": "fern"})), FINE)
+        messages = new_agent(give).invoke(asked("Give."), THREAD)["messages"]
+        assert messages[2].content == "[blocked]"
+        assert "zblock" not in str(sent(backend))
+
+    @pytest.mark.parametrize("block", STRANGE, ids=lambda block: block["type"])
+    def test_what_a_model_is_given_beside_a_text(
+        self, block: dict[str, Any], backend: ScriptedApp, new_agent: Callable[..., Any]
+    ) -> None:
+        """So it is in what the user says."""
+        said: list[Any] = [{"type": "text", "text": "Give."}, block]
+        messages = new_agent().invoke({"messages": [HumanMessage(said)]}, THREAD)["messages"]
+        assert messages[-1].content == "[blocked]"
+        assert backend.requests == []
 
     @pytest.mark.parametrize("how", ["invoke", "ainvoke"])
     async def test_a_failure_that_quotes_something(

@@ -446,3 +446,13 @@ class TestWhatWasAsked:
             Message("assistant", "Then."),
         )
         assert (asked.model, asked.conversation) == ("m", "7")
+
+    def test_a_models_own_calls(self) -> None:
+        """They are judged as calls, and are no text of the message that makes them."""
+        call = {"type": "tool_use", "id": "c1", "name": "look", "input": {"q": "They zblock."}}
+        blocks: list[Any] = [{"type": "text", "text": "I look."}, call]
+        asked = exchange_of([AIMessage(blocks), ToolMessage(blocks, tool_call_id="c1")])
+        assert [each.content for each in asked.messages] == [
+            "I look.",
+            "I look.\nlook\nThey zblock.",
+        ]

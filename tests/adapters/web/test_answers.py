@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.routing import compile_path
 from structlog.testing import capture_logs
 
 from guard.adapters.web import Answer, Desk, Fields, Text, Wire
@@ -481,6 +482,17 @@ class TestRecords:
         assert logs[0]["why"] == "no prompt in the request"
 
 
+STARLETTE: Final = (
+    *("/", "/a", "/a/", "/a/7", "/a//7", "/{x}", "/a/{x}", "/a/{x}/", "/{x}/7", "/{x:path}"),
+    *("/a/{x:path}", "/{x:path}/a", "/a/{x:path}/7", "/a/{x:int}", "/{x:float}"),
+    *("/a{x}", "/a{x:path}"),
+)
+"""Routes as Starlette has them."""
+
+PIECES: Final = ("/", "//", "a", "7", "\n", "%")
+"""What paths are made of."""
+
+
 class TestRoutes:
     """Which paths are guarded."""
 
@@ -502,6 +514,17 @@ class TestRoutes:
             ("/{rest:path}", "GET", "/anything\nat all", True),
             ("POST /chat", "POST", "/chat", True),
             ("POST /chat", "GET", "/chat", False),
+            ("POST /chat", "post", "/chat", True),
+            ("GET /chat", "HEAD", "/chat", True),
+            ("/chat", "GET", "/chat\n", True),
+            ("/chat/", "GET", "/chat/\n", True),
+            ("/chat", "GET", "//chat\n", True),
+            ("/chat", "GET", "/chat\nter", False),
+            ("/a//b", "GET", "/a//b", True),
+            ("/c/{id}", "GET", "/c/\n", True),
+            ("/c/{id:int}", "GET", "/c/7", True),
+            ("/c/{rest:path}", "GET", "/c/", True),
+            ("/c/{rest:path}/say", "GET", "/c//say", True),
         ],
     )
     def test_paths(
@@ -525,6 +548,23 @@ class TestRoutes:
         assert len(raised.value.problems) == 3
         with pytest.raises(ConfigurationError, match="GuardASGI"):
             Desk(guard, {})
+
+    @pytest.mark.parametrize("path", ["/c/<id>", "/c/<int:id>", "/c/{id:slug}", "/c/{i-d}", "/c/{"])
+    def test_parameters_that_nobody_knows(self, make_guard: Make, path: str) -> None:
+        """A route that no request would ever match is refused."""
+        with pytest.raises(ConfigurationError, match="parameter"):
+            Desk(make_guard(), {path: Text()})
+
+    def test_whatever_starlette_serves(self, make_guard: Make) -> None:
+        """Each path that Starlette's own expression matches is guarded."""
+        served = 0
+        paths = ["".join(made) for made in product(("", *PIECES), repeat=5)]
+        for route in STARLETTE:
+            desk, expression = Desk(make_guard(), {route: Text()}), compile_path(route)[0]
+            for path in filter(expression.match, paths):
+                served += 1
+                assert desk.route("GET", path) is not None, (route, path)
+        assert served > 1000
 
     @pytest.mark.parametrize("name", ["", "a..b", "*.text", "0", ".a"])
     def test_paths_of_fields(self, name: str) -> None:

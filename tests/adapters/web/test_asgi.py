@@ -376,6 +376,42 @@ class TestFrameworks:
         assert came.endswith(b"[blocked]")
         assert b"zbloc" not in came
 
+    @pytest.mark.parametrize("around", [True, False], ids=["around", "inside"])
+    def test_paths_that_are_spelled_otherwise(
+        self,
+        make_guard: Make,
+        around: bool,  # noqa: FBT001  # a parameter of the table above
+    ) -> None:
+        """However a path is spelled, a served answer was judged; uvicorn and FastAPI are real."""
+
+        async def answer() -> dict[str, str]:
+            return {"answer": "They zblock."}
+
+        app, inner = FastAPI(), FastAPI()
+        app.root_path = "/root"
+        app.get("/answer")(answer)
+        app.get("/of/{name}/answer")(answer)
+        app.get("/all/{rest:path}/answer")(answer)
+        inner.get("/answer")(answer)
+        inner.get("/{number:int}")(answer)
+        app.mount("/sub", inner)
+        paths = ("/answer", "/of/{name}/answer", "/all/{rest:path}/answer", "/sub/{number:int}")
+        routes = {path: Fields("answer") for path in (*paths, "/sub/answer")}
+        if not around:
+            app.add_middleware(GuardASGI, guard=make_guard(), routes=routes)
+        guarded: Any = GuardASGI(app, make_guard(), routes) if around else app
+        named = ("/answer", "/of/7/answer", "/all//answer", "/sub/answer", "/sub//answer", "/sub/7")
+        ends = ("", "%0A", "/", "/%0A", "%0A/", "%0A%0A", "%2F", "%00", "%20")
+        with serve_in_thread(guarded) as server:
+            came = {
+                path: talk(server.url, raw_request(path, method="GET"))
+                for root in ("", "/root", "/root/root", "//root")
+                for path in (f"{root}{name}{end}" for name in named for end in ends)
+            }
+        assert [path for path, each in came.items() if b"zblock" in each] == []
+        judged = [path for path, each in came.items() if b"[blocked]" in each]
+        assert {"/answer", "/answer%0A", "/root/answer", "/root/sub//answer%0A"} <= set(judged)
+
     def test_wrap_refuses(self, make_guard: Make) -> None:
         """Without routes, or when it is too late, the error says what to do."""
         app = Starlette()

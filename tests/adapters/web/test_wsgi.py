@@ -367,6 +367,10 @@ class TestInput:
         assert [verdict.action for verdict in verdicts] == ["block", "allow"]
 
 
+ENDS = ("", "\n", "/", "/\n", "\n/", "//", "\x00", " ")
+"""What may stand behind a path."""
+
+
 class TestWrap:
     """`guard.wrap` on an application of Flask."""
 
@@ -402,3 +406,20 @@ class TestWrap:
         assert bad.json()["answer"] == "[blocked]"
         assert text.text == f"{LONG}\n\n[blocked]"
         assert (page.status_code, page.json()["answer"]) == (405, "[blocked]")
+
+    def test_paths_of_flask_that_are_spelled_otherwise(self, make_guard: Make) -> None:
+        """However a path is spelled, an answer that is served was judged."""
+        flask: Any = pytest.importorskip("flask", reason="flask is not installed")
+        app = flask.Flask("shade")
+
+        def answer(**_: Any) -> Any:
+            return {"answer": "They zblock."}
+
+        for rule in ("/answer", "/of/<name>", "/no/<int:name>/", "/all/<path:name>/say"):
+            app.get(rule, endpoint=rule)(answer)
+        paths = ("/answer", "/of/{name}", "/no/{name:int}", "/all/{name:path}/say")
+        guarded = GuardWSGI(app.wsgi_app, make_guard(), dict.fromkeys(paths, Fields("answer")))
+        named = ("/answer", "/of/7", "/of/", "/no/7", "/all/7/say", "/all//say", "/all/7//say")
+        for path in (f"{more}{name}{end}" for name in named for end in ENDS for more in ("", "/")):
+            assert b"zblock" not in called(guarded, PATH_INFO=path)[2], path
+        assert called(guarded, PATH_INFO="/no/7/")[2].startswith(b'{"answer":"[blocked]"')
