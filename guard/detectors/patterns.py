@@ -55,6 +55,9 @@ class Pattern:
         group: which group is the span.
         context: a regular expression that must match within 48 characters before the span,
             without regard to case.
+        reach: tells where the span of a confirmed match ends, where that may be behind the
+            group. An expression that may begin anywhere must have a limit, or it would take
+            time that grows quadratically; what was confirmed is passed over and needs none.
 
     In `expression` and `context` the classes `\w`, `\d`, `\s` and `\b` mean ASCII and `.`
     includes the line end, as in `gate`. What matches must be short enough to be seen whole:
@@ -68,6 +71,7 @@ class Pattern:
     check: Callable[[str], bool] | None = None
     group: int | str = 0
     context: str = ""
+    reach: Callable[[re.Match[str]], int] | None = None
 
 
 class PatternDetector:
@@ -138,17 +142,23 @@ class PatternDetector:
     def _matches(self, text: str) -> Iterator[tuple[Pattern, tuple[int, int]]]:
         for index in self._candidates(text):
             pattern = self._patterns[index]
-            for match in self._confirmed_matches(index, text):
-                yield pattern, match.span(pattern.group)
+            for span in self._confirmed_spans(index, text):
+                yield pattern, span
 
-    def _confirmed_matches(self, index: int, text: str) -> Iterator[re.Match[str]]:
+    def _confirmed_spans(self, index: int, text: str) -> Iterator[tuple[int, int]]:
         expression, position = self._expressions[index], 0
         while position <= len(text) and (match := expression.search(text, position)):
             # What was not confirmed uses nothing up: a real match may begin inside it.
             position = match.start() + 1
             if self._confirmed(index, match):
-                position = max(position, match.end())
-                yield match
+                start, end = self._span(index, match)
+                position = max(position, match.end(), end)
+                yield start, end
+
+    def _span(self, index: int, match: re.Match[str]) -> tuple[int, int]:
+        pattern = self._patterns[index]
+        start, end = match.span(pattern.group)
+        return start, end if pattern.reach is None else pattern.reach(match)
 
     def _confirmed(self, index: int, match: re.Match[str]) -> bool:
         pattern = self._patterns[index]

@@ -38,7 +38,7 @@ _NO_PERSON: Final = re.compile(
     # image names such as icon@2x.png, and versions such as tool@1.2.3.tgz.
     r"^(?:info|support|help|sales|contact|noreply|no-reply|admin|hello|press|office|abuse|billing|"
     r"marketing|security|noc|(?:host|post|web)master|git|root|ubuntu|ec2-user|"
-    r"(?:your[\w.-]*|you|me|example|someone|somebody|user(?:name)?|sender|recipient|foo|bar|test|"
+    r"(?:your[\w.-]*|you|me|example|someone|somebody|user(?:name)?|sender|recipient|foo|bar|test|anonymous|"
     r"(?:john|jane)[._-]?doe)\d*)@|@(?:\dx|\d+\.\d+)[.-]",
     re.IGNORECASE,
 )
@@ -51,6 +51,9 @@ _NOBODYS_PHONE: Final = re.compile(
 )
 _COUNTED: Final = "01234567890123456789 98765432109876543210"
 """Numbers that are nothing but counting."""
+
+_AMOUNT: Final = re.compile(r"\+\d{1,3}(?:[ .]\d{3})*(?:[ .]000)+")
+"""A change in round thousands, such as +25 000 000."""
 
 _INVALID_SSNS: Final = frozenset({"078051120", "219099999", "123456789"})
 """Two numbers voided because they were printed in advertisements, and the usual placeholder."""
@@ -134,8 +137,20 @@ def phone(text: str) -> bool:
         8 <= len(found) <= 15
         and len(set(found)) > 2
         and not counted
+        and not _AMOUNT.fullmatch(text)
         and not _NOBODYS_PHONE.search(text)
     )
+
+
+def phone_in_spaces(text: str) -> bool:
+    """Telephone number whose groups are not all as round as sizes and counts are.
+
+    Three groups of somebody's number are all multiples of 10 or of 16, as those of
+    `320 480 1024` are, once in three hundred times.
+    """
+    groups = text.split()
+    even = all(g.isdigit() and (int(g) % 10 == 0 or int(g) % 16 == 0) for g in groups)
+    return phone(text) and not (len(groups) == 3 and even)
 
 
 def ip_address(text: str) -> bool:
@@ -324,6 +339,18 @@ _IDEOGRAPH: Final = r"\u2e80-\u2fff\u3005-\u3007\u3040-\ud7ff\uf900-\ufaff"
 """Characters of scripts without spaces, where an address may follow on a word at once."""
 
 _EXTENSION: Final = r"(?: ?(?:x|[Ee]xt\.?) ?\d{1,6})?"
+_TEN_DIGITS: Final = (
+    r"(?:1[ .-])?(?:\([2-9]\d{2}\)[ .-]?|[2-9]\d{2}[ .-])"
+    rf"[2-9]\d{{2}}[ .-]\d{{4}}{_EXTENSION}(?![\w-])"
+)
+"""A number of the North American plan."""
+
+_NO_COUNT: Final = (
+    r"(?![+(\d][\d .()-]{5,30}(?:[€$£%]|"
+    r"(?:px|pixels?|[kcm]?m|[km]?g|[kMG]i?B|euros?|dollars?|pounds|people|users|units)\b))"
+)
+"""Not a number of something."""
+
 _NO_DATE: Final = (
     r"(?!(?:[0-3]\d[./-][01]\d|[01]\d[./-][0-3]\d)[./-]\d{2,4}(?![./-]?\d)|"
     r"\d{4}[./-][01]\d[./-][0-3]\d\b|\d{4}-\d{4}(?![ ./-]?\d\d))"
@@ -350,7 +377,7 @@ _PATTERNS: Final = (
     Pattern(
         "phone",
         # `00` needs a gap behind the country's code: order numbers have leading zeros too.
-        rf"(?<![\w.+/-]){_NO_DATE}"
+        rf"(?<![\w.+/-]){_NO_DATE}{_NO_COUNT}"
         r"(?:\+[1-9]\d{0,2}[ .-]?|00[1-9]\d{0,2}[ .-])(?:\(0?\d{1,4}\)[ .-]?)?"
         rf"\d{{1,4}}(?:[ .-]?\d{{2,4}}){{1,5}}{_EXTENSION}(?![\w-])",
         _CONTACT,
@@ -359,11 +386,19 @@ _PATTERNS: Final = (
     ),
     Pattern(
         "phone",
-        r"(?<![\w.+/-])(?:1[ .-])?(?:\([2-9]\d{2}\)[ .-]?|[2-9]\d{2}[ .-])"
-        rf"[2-9]\d{{2}}[ .-]\d{{4}}{_EXTENSION}(?![\w-])",
+        rf"(?<![\w.+/-]){_NO_COUNT}{_TEN_DIGITS}",
+        _CONTACT,
+        r"\d{3}\)?[ .-]?\d{3}[ .-]\d{4}",
+        phone_in_spaces,
+    ),
+    Pattern(
+        "phone",
+        # Behind such a word it may be as round as it likes.
+        rf"(?<![\w.+/-]){_NO_COUNT}{_TEN_DIGITS}",
         _CONTACT,
         r"\d{3}\)?[ .-]?\d{3}[ .-]\d{4}",
         phone,
+        context=_CALL,
     ),
     Pattern(
         "phone",

@@ -2,8 +2,8 @@
 
 Formats follow the providers' public documentation of their key prefixes and lengths.
 Placeholders (`your-api-key`, `<token>`, `${VAR}`, `xxxx`, a provider's own `...EXAMPLE`),
-values that merely say what they are (`my_password1`) and references in code
-(`self.config.token`) are no secrets.
+values that merely say what they are (`my_password1`), references in code
+(`self.config.token`, `API_KEY_2`) and documented defaults (`test:test@`) are no secrets.
 
 This module does not know whether a key is live, and it never calls a provider.
 """
@@ -41,6 +41,18 @@ _REFERENCE: Final = re.compile(
 )
 """Dotted lower-case names, as code writes them, and addresses, those of a chain included."""
 
+_NAMES: Final = re.compile(
+    r"\$?[A-Za-z_][\w$]*(?:\??\.[A-Za-z_$][\w$]*)+!?|"  # Config.API_KEY_2, user?.password2
+    # kubernetes.io/tls-v1beta1
+    r"[a-z-]+(?:\.[a-z-]+)+(?:[/._-](?:[a-z]{2,}\d{0,2}|v\d{1,2}(?:(?:alpha|beta)\d{1,2})?))+|"
+    r"[A-Z]+\d{0,2}(?:_(?:[A-Z]+\d{0,2}|\d{1,2}))+",  # CLIENT_SECRET_2
+    re.ASCII,
+)
+"""What code calls its settings; may be a random token by its characters, but see `_worded`."""
+
+_WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_WORD_LENGTH: Final = 3
+
 _STAND_IN: Final = re.compile(
     # Also what manuals write, and nothing else does.
     r"(?=.*(?:pass|pwd|secret|token|key|credential))"
@@ -72,8 +84,45 @@ def random_looking(text: str) -> bool:
 
 def assigned(text: str) -> bool:
     """Return whether an assigned value is a credential: random-looking and no reference."""
-    named = _REFERENCE.fullmatch(text) or _STAND_IN.fullmatch(text)
-    return not named and random_looking(text)
+    if _REFERENCE.fullmatch(text) or _STAND_IN.fullmatch(text):
+        return False
+    return random_looking(text) and not (_NAMES.fullmatch(text) and _worded(text))
+
+
+def _worded(text: str) -> bool:
+    """Return whether the letters of a name make up words, and not the scraps of a random token.
+
+    Words have three letters on average, and most of those that do have a vowel. Letters drawn at
+    random change case, or give way to a digit, after fewer than two.
+    """
+    words = _WORD.findall(text)
+    long = [word for word in words if len(word) >= _WORD_LENGTH]
+    spoken = sum(bool(set(word.lower()) & set("aeiouy")) for word in long)
+    return sum(map(len, words)) >= _WORD_LENGTH * len(words) > 0 and 2 * spoken > len(long)
+
+
+def joined(text: str) -> bool:
+    """Return whether a bare value is a credential, at least up to the first sign that may end it.
+
+    What follows such a sign must not hide what stands before it.
+    """
+    if assigned(text):
+        return True
+    head = _HEAD.match(text)
+    return head is not None and head.end() < len(text) and assigned(head[0])
+
+
+def quoted(text: str) -> bool:
+    """Return whether a value in quotes is a credential.
+
+    It is where it would be one without them. With signs that end a bare value before that, it is
+    one unless it is code: a call, JSON, a regular expression or a list.
+    """
+    head = _HEAD.match(text)
+    if head is not None and text[head.end() :][:1] not in ("(", "["):
+        return joined(text)
+    mixed = any(c in _DIGITS for c in text) and any(c.isalpha() for c in text)
+    return mixed and not _CODE.search(text) and assigned(text)
 
 
 def aws_secret(text: str) -> bool:
@@ -105,6 +154,12 @@ def is_jwt(text: str) -> bool:
     return "alg" in header and payload.get("sub") != "1234567890"
 
 
+def is_jwe(text: str) -> bool:
+    """Return whether a dotted token's header says how what follows is encrypted (RFC 7516)."""
+    header = _part(text.partition(".")[0])
+    return "alg" in header and "enc" in header
+
+
 def _part(part: str) -> dict[str, Any]:
     """Return a token's decoded part, empty where it is no JSON object."""
     try:
@@ -129,12 +184,104 @@ _NAME: Final = (
 _QUOTE: Final = r"\*{0,2}[\\\"'`]{0,4}\*{0,2}"
 """What may stand around a name or value: quotes, escaped ones, and Markdown's emphasis."""
 
-_VALUE: Final = r"[^\s\\\"'`,;()<>{}\[\]]"
-_PLAIN: Final = r"[^\s\\\"'`,;()<>{}\[\]*]"
-"""A value's character; asterisks at a value's end are emphasis."""
+_ENDING: Final = r"\s\\\"'`,;()<>{}\[\]"
+_VALUE: Final = f"[^{_ENDING}]"
+_PLAIN: Final = f"[^{_ENDING}*]"
+"""A bare value's character; asterisks at a value's end are emphasis."""
+
+_JOINT: Final = (
+    # Lists (`a1,b2`), further fields (`;Server=db2`), calls and the end of a block are none.
+    rf"[,;){{}}]++(?=[^{_ENDING}=:]{{0,64}}\d[A-Za-z])(?![^{_ENDING}=:]{{0,64}}[=:(\[])"
+)
+"""Signs that belong to a bare value, since what follows at once is as random as what went before.
+
+That a digit stands before a letter tells it from words and their numbers."""
+
+_BARE: Final = rf"(?:{_PLAIN}|\*++(?={_PLAIN})|{_JOINT})"
+_DIGITS: Final = "0123456789"
+_MIXED: Final = rf"(?={_VALUE}{{0,999}}[0-9])(?={_VALUE}{{0,999}}[A-Za-z])"
+_HEAD: Final = re.compile(rf"{_MIXED}(?:{_PLAIN}|\*++(?={_PLAIN})){{8,}}+", re.ASCII)
+"""How a value begins that is one without quotes too."""
+
+_CODE: Final = re.compile(
+    r"^\(.*\)$|^\[.*\]$|^\{.*\}$|^[A-Za-z_.]+\d{0,2}[(\[].*[)\]]|"
+    r"\(\?[:=!<]|\[\^?\w-\w|\{\d+,\d*\}|^[A-Za-z_-]*\d{0,3}(?:[,;|]+[A-Za-z_-]*\d{0,3})+$",
+    re.DOTALL | re.ASCII,
+)
+"""What code has in quotes: a whole in brackets, a call, a regular expression, a list of words."""
+
+_SPACED_REST: Final = 90
+"""Characters of a quoted value behind its first space that may be seen before they are released.
+
+Less than `guard.text.units.LOOKAHEAD`, so that it does not matter where a stream was cut."""
+
+
+def _quoted_character(sign: str, quote: str) -> str:
+    """Return the expression for a quoted value's character, an escape being one.
+
+    Args:
+        sign: the quotation mark.
+        quote: the mark with the backslashes that are before it where the text is quoted itself.
+            With more of them it is a mark within the value.
+    """
+    return rf"(?:(?!{sign})[^\s\\]|(?!{quote})\\(?:\\\\){{0,3}}+\S)"
+
+
+_QUOTED: Final = _quoted_character("(?P=sign)", "(?P=quote)")
+
+
+@cache
+def _rest(sign: str, quote: str) -> re.Pattern[str]:
+    """Return what matches the rest of a quoted value.
+
+    To the closing quote also across spaces, where that is on the same line and in sight.
+    """
+    character = _quoted_character(sign, re.escape(quote))
+    spaced = rf"[ \t](?:(?!{sign})[\t -\[\]-~]){{0,{_SPACED_REST}}}+(?={re.escape(quote)})"
+    return re.compile(rf"{character}*+(?:{spaced})?", re.ASCII)
+
+
+def _quoted_end(match: re.Match[str]) -> int:
+    """Return where a quoted value ends that was recognised by its beginning."""
+    return _run_on(_rest(match["sign"], match["quote"]), match)
+
+
+def _run_on(expression: re.Pattern[str], match: re.Match[str]) -> int:
+    """Return where what follows a secret's beginning ends."""
+    end = match.end("secret")
+    rest = expression.match(match.string, end)
+    return end if rest is None else rest.end()
+
+
+_BARE_REST: Final = re.compile(f"{_BARE}*+", re.ASCII)
+_BEARER_REST: Final = re.compile(r"[A-Za-z0-9_.~+/-]*+={0,2}")
+
+_ASSIGNMENT: Final = rf"(?i:{_NAME}){_QUOTE}\s{{0,3}}(?::=|=>|[:=]|\bis\b)\*{{0,2}}\s{{0,3}}"
+"""A secret's name and the sign behind it."""
+
+_DEFAULT: Final = (
+    r"(?:ba[rz]|test|root|toor|admin|guest|redis|mysql|mariadb|mongo|mongodb|rabbitmq|airflow|"
+    r"django|docker|neo4j|vagrant|minio(?:admin)?|wordpress|letmein|anonymous)"
+)
+_NEAR: Final = (
+    r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0|host\.docker\.internal|[A-Za-z0-9_-]{1,63}|"
+    r"(?:[\w-]{1,63}\.){0,4}(?:example(?:\.(?:com|org|net))?|test|invalid|localhost))(?![\w.-])"
+)
+"""This machine, a neighbour in a compose file, and what RFC 2606 keeps for examples."""
+
+_PUBLIC: Final = (
+    r"(?!(?P<user>[A-Za-z_-]{1,24}\d{0,4}):(?P=user)@)"
+    rf"(?![^\s:/@?#\"'<>]{{0,64}}:{_DEFAULT}@{_NEAR})"
+)
+"""No user's own name for a password, anywhere, and no documented default nearby.
+
+A key that stands for both is no name."""
 
 _PEM_GAP: Final = r"(?:\\{1,4}[nr]|[\s\"'+,>|])"
 """What stands between the lines of a key: line ends, also escaped, quoted or cited ones."""
+
+_PPK_GAP: Final = r"(?:\\{1,4}[nr]|[\s\"'>|])"
+"""The same for PuTTY's lines, without the `+` that is a character of base64."""
 
 _PATTERNS: Final = (
     _prefixed("aws_access_key", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}"),
@@ -149,8 +296,14 @@ _PATTERNS: Final = (
     ),
     _prefixed("github_token", r"gh[pousr]_[A-Za-z0-9]{36,255}"),
     _prefixed("github_fine_grained_token", r"github_pat_[A-Za-z0-9_]{60,255}"),
-    _prefixed("gitlab_token", rf"gl(?:pat|ptt|dt|rt|soat|cbt|ft|imt|agent)-{_B64}{{20,300}}"),
-    _prefixed("slack_token", r"xox[abeoprs]-[A-Za-z0-9-]{10,250}"),
+    _prefixed(
+        "gitlab_token",
+        # A routable one has its version, length and checksum behind full stops.
+        rf"gl(?:pat|ptt|dt|rt|soat|cbt|ft|imt|agent)-{_B64}{{20,300}}"
+        r"(?:(?:\.[0-9A-Za-z]{2})?\.[0-9A-Za-z]{9})?",
+    ),
+    _prefixed("slack_token", r"xox[a-ce-z]-[A-Za-z0-9-]{10,250}"),
+    _prefixed("slack_token", r"xoxd-[A-Za-z0-9%/+=_.-]{20,500}"),
     _prefixed("slack_app_token", r"xapp-\d-[A-Z0-9]{5,20}-\d{5,20}-[a-z0-9]{20,100}"),
     _prefixed(
         "slack_webhook",
@@ -160,7 +313,7 @@ _PATTERNS: Final = (
         "discord_webhook", rf"https://discord(?:app)?\.com/api/webhooks/\d{{15,21}}/{_B64}{{50,90}}"
     ),
     _prefixed("discord_token", rf"[MNO][A-Za-z0-9]{{23,27}}\.{_B64}{{6}}\.{_B64}{{27,40}}"),
-    _prefixed("stripe_key", r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,250}"),
+    _prefixed("stripe_key", r"(?:sk|rk)_(?:org_)?(?:live|test)_[A-Za-z0-9]{16,250}"),
     _prefixed("stripe_webhook_secret", r"whsec_[A-Za-z0-9+/]{24,100}"),
     _prefixed("google_api_key", rf"AIza{_B64}{{35}}"),
     _prefixed("google_oauth_secret", rf"GOCSPX-{_B64}{{28}}"),
@@ -169,6 +322,14 @@ _PATTERNS: Final = (
     _prefixed(
         "openai_key", rf"sk-(?:(?:proj|svcacct|admin|None)-{_B64}{{32,250}}|[A-Za-z0-9]{{32,64}})"
     ),
+    _prefixed("xai_key", r"xai-[A-Za-z0-9_]{80}"),
+    _prefixed("nvidia_key", rf"nvapi-{_B64}{{60,70}}"),
+    _prefixed("cerebras_key", r"csk-[a-z0-9]{48}"),
+    _prefixed("aws_bedrock_key", r"ABSK[A-Za-z0-9+/]{109,269}={0,2}"),
+    _prefixed("elevenlabs_key", r"sk_[a-f0-9]{48}"),
+    _prefixed("pinecone_key", r"pcsk_[A-Za-z0-9_]{50,90}"),
+    _prefixed("langsmith_key", r"lsv2_(?:pt|sk)_[a-f0-9]{32}_[a-f0-9]{10}"),
+    _prefixed("tavily_key", rf"tvly-{_B64}{{32,72}}"),
     _prefixed("openrouter_key", r"sk-or-v1-[a-f0-9]{64}"),
     _prefixed("groq_key", r"gsk_[A-Za-z0-9]{40,80}"),
     _prefixed("huggingface_token", r"hf_[A-Za-z0-9]{30,60}"),
@@ -178,6 +339,16 @@ _PATTERNS: Final = (
     _prefixed("twilio_key", r"SK[a-f0-9]{32}", _LIKELY),
     _prefixed("mailgun_key", r"key-[a-f0-9]{32}", _LIKELY),
     _prefixed("mailchimp_key", r"[a-f0-9]{32}-us\d{1,2}", _LIKELY),
+    _prefixed("brevo_key", r"x(?:key|smtp)sib-[a-f0-9]{64}-[A-Za-z0-9]{16}"),
+    _prefixed("heroku_key", rf"HRKU-{_B64}{{36,80}}"),
+    _prefixed("mapbox_token", rf"[st]k\.eyJ{_B64}{{40,300}}\.{_B64}{{20,30}}"),
+    _prefixed("facebook_token", r"EAA[A-Za-z0-9]{100,400}"),
+    _prefixed("tailscale_key", r"tskey-(?:auth|api|client)-[A-Za-z0-9]{8,30}-[A-Za-z0-9]{20,50}"),
+    _prefixed("pulumi_token", r"pul-[a-f0-9]{40}"),
+    _prefixed("sonar_token", r"sq[apu]_[a-f0-9]{40}"),
+    _prefixed("dynatrace_token", r"dt0c01\.[A-Z0-9]{24}\.[A-Z0-9]{64}"),
+    _prefixed("artifactory_key", r"AKCp[A-Za-z0-9]{69}"),
+    _prefixed("buildkite_token", r"bkua_[a-f0-9]{40}"),
     _prefixed("npm_token", r"npm_[A-Za-z0-9]{36}"),
     _prefixed("pypi_token", rf"pypi-AgE{_B64}{{50,300}}"),
     _prefixed("rubygems_key", r"rubygems_[a-f0-9]{48}"),
@@ -217,16 +388,36 @@ _PATTERNS: Final = (
         rf"-----BEGIN {_PEM_KIND}-----",
     ),
     Pattern(
+        "private_key",
+        # PuTTY's: from its first line where that is in sight, or else from the private part on.
+        rf"(?:PuTTY-User-Key-File-[123]: (?:(?!Private-Lines:|PuTTY-User-Key-File).){{0,4096}}?)?"
+        rf"Private-Lines: {{0,3}}\d{{1,3}}{_PPK_GAP}{{1,12}}(?=[A-Za-z0-9+/=]{{16}})"
+        rf"(?:[A-Za-z0-9+/]{{64}}{_PPK_GAP}{{1,12}}){{0,200}}"
+        rf"(?:(?!Private-)[A-Za-z0-9+/]{{2,64}}={{0,2}})?"
+        rf"(?:{_PPK_GAP}{{0,12}}Private-(?:MAC|Hash): {{0,3}}[a-f0-9]{{40,64}})?",
+        _KEY,
+        r"Private-Lines:",
+    ),
+    Pattern(
         "jwt",
-        rf"(?<![\w.-])eyJ{_B64}{{10,2000}}\.eyJ{_B64}{{4,4000}}\.{_B64}{{10,1000}}",
+        # What it consists of may not stand before it: it has one beginning and needs no limits.
+        rf"(?<![\w.-])eyJ{_B64}{{10,}}+\.eyJ{_B64}{{4,}}+\.{_B64}{{10,}}+",
         _LIKELY,
         rf"eyJ{_B64}{{10,40}}",
         is_jwt,
     ),
     Pattern(
+        "jwe",
+        # Header, key (none where it was agreed on), vector, text and tag (RFC 7516).
+        rf"(?<![\w.-])eyJ{_B64}{{10,}}+\.{_B64}*+\.{_B64}{{16,24}}+\.{_B64}++\.{_B64}{{20,90}}+",
+        _LIKELY,
+        rf"eyJ{_B64}{{10,40}}",
+        is_jwe,
+    ),
+    Pattern(
         "connection_string",
         # The authority ends at `/`, `?` or `#` (RFC 3986); of several `@` the last one counts.
-        r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,24}://[^\s:/@?#\"'<>]{0,64}:"
+        rf"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{{1,24}}://{_PUBLIC}[^\s:/@?#\"'<>]{{0,64}}:"
         r"(?P<secret>[^\s/?#\"'<>]{3,128})@[\w.-]{1,128}",
         _LIKELY,
         r"://[^\s:/@?#\"'<>]*:",
@@ -241,18 +432,32 @@ _PATTERNS: Final = (
         r"(?i:authorization)",
         random_looking,
         "secret",
+        reach=lambda match: _run_on(_BEARER_REST, match),
     ),
     Pattern(
         "assigned_secret",
         # One or two asterisks before a value are emphasis, more are a mask. Possessive, so that
         # a call such as `load_key2(path)` does not match without its end.
-        rf"(?i:{_NAME}){_QUOTE}\s{{0,3}}(?::=|=>|[:=]|\bis\b)\*{{0,2}}\s{{0,3}}{_QUOTE}"
-        rf"(?<!\*\*\*)(?!\*)(?P<secret>(?={_VALUE}{{0,999}}[0-9])(?={_VALUE}{{0,999}}[A-Za-z])"
-        rf"(?:{_PLAIN}|\*++(?={_PLAIN})){{8,1000}}+(?![(\[]))",
+        rf"{_ASSIGNMENT}{_QUOTE}(?<!\*\*\*)(?!\*)"
+        rf"(?P<secret>{_MIXED}{_BARE}{{8,1000}}+(?![(\[]))",
         _ASSIGNED,
         rf"(?i:{_NAME})",
-        assigned,
+        joined,
         "secret",
+        reach=lambda match: _run_on(_BARE_REST, match),
+    ),
+    Pattern(
+        "assigned_secret",
+        # In quotes nothing but the same quote ends a value. Signs on both sides are what stands
+        # between two strings (`"token=", f(x1), "&a"`): there the first quote was a closing one.
+        rf"{_ASSIGNMENT}\*{{0,2}}(?P<quote>\\{{0,3}}(?P<sign>[\"'`]))"
+        rf"(?![,;)\]}}+.&|%?:]{_QUOTED}{{7,300}}+(?:(?<=[,;(\[{{+.&|%?:=])|(?!(?P=quote))))"
+        rf"(?P<secret>{_QUOTED}{{8,1000}}+)",
+        _ASSIGNED,
+        rf"(?i:{_NAME})",
+        quoted,
+        "secret",
+        reach=_quoted_end,
     ),
 )
 

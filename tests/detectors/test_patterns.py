@@ -75,6 +75,13 @@ class TestFinding:
         """Nothing, NUL and lone surrogates are text like any other."""
         assert len(pack(NUMBER).find(text)) == text.count("N-")
 
+    def test_a_span_may_reach_further(self) -> None:
+        """What was confirmed by its beginning ends where it says, and nothing in it is another."""
+        toy = pack(
+            Pattern("long", r"a\d", 5.0, reach=lambda match: match.string.find(".", match.end()))
+        )
+        assert found(toy, "a1a2a3. a4.") == [("long", "a1a2a3"), ("long", "a4")]
+
     def test_ends_where_a_pattern_matches_nothing(self) -> None:
         """A pattern that matches the empty string ends and still finds the rest."""
         spans = found(pack(Pattern("as", "a*", 5.0)), "baab")
@@ -196,6 +203,10 @@ PLANTED = (
     "81.2.69.142",
     "2a00:1450:4001:81b::200e",
     "12345678Z",
+    "password = 'F4k3;Zq9(Lm2Xw'",
+    "password: F4k3Zq9L;m2Xw9Zq",
+    'password = "F4k3Zq9Lm2 Xw, k3 and. more"',
+    "token = " + "F4k3Zq9Lm2Xw" * 200,
 )
 """One of many kinds, each obviously made up or a public test value."""
 
@@ -439,6 +450,21 @@ class TestRedact:
         "-----BEGIN PRIVATE KEY-----\nAAAAAAAAAAAAAAAAAAAAAAAA",
         "\u4e2d@",
         "00 1",
+        "password='Xk92fLq!ab ",
+        "password='Xk92fLq!ab;(",
+        "token='" + "\\\\" * 40,
+        "password=,1a",
+        "token=;k7a;",
+        "token=aaaaaaaa1 " + "b" * 40,
+        "Authorization: Bearer aaaaaaaaaaaaaaaa",
+        "eyJaaaaaaaaaaaa.",
+        "eyJaaaaaaaaaaaa.eyJaaaa.",
+        "PuTTY-User-Key-File-3: a",
+        "Private-Lines: 1\n" + "a" * 64 + "\n",
+        "token=a.b.",
+        "token=A_",
+        "a://test:test@",
+        "320 480 1024 ",
     ],
 )
 def test_time_grows_with_the_length(piece: str) -> None:

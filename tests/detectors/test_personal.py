@@ -498,11 +498,36 @@ class TestPhone:
             "mobile 2 of 3",
             "The text says 0 1 2 3 4 5",
             "reach 100 000 people",
+            "breakpoints of 320 480 1024 pixels",
+            "values 250 300 1000 and 480 720 1280",
+            "+25 000 000 euros",
+            "+25 125 000 more of them",
+            "+34 612 345 678 dollars",
+            "415 555 1234 px",
+            "+49 301 234 567 €",
         ],
     )
     def test_other_numbers_behind_the_word(self, text: str) -> None:
         """Dates, serial numbers and counts behind a word such as `call` are none."""
         assert found(text) == []
+
+    @pytest.mark.parametrize(
+        ("before", "number"),
+        [
+            ("It is ", "415 555 1234"),
+            ("It is ", "212 345 6789"),
+            ("It is ", "320 481 1024"),
+            ("It is ", "(320) 480 1024"),
+            ("It is ", "320-480-1024"),
+            ("call ", "320 480 1024"),
+            ("It is ", "+34 612 345 678"),
+            ("It is ", "+27 11 123 4000"),
+            ("It is ", "+49 30 123 4567"),
+        ],
+    )
+    def test_round_numbers_may_be_somebodys(self, before: str, number: str) -> None:
+        """One group that is not round, brackets, dashes or a word before them make a number."""
+        assert found(f"{before}{number}, they say.") == [("phone", number)]
 
 
 class TestIpAddress:

@@ -49,6 +49,24 @@ SHAPES: Final[dict[str, Shape]] = {
     "google_oauth_token": ("ya29.", (B64URL, 19), (ALNUM, 1)),
     "anthropic_key": ("sk-ant-", (B64URL, 23), (ALNUM, 1)),
     "openai_key": ("sk-proj-", (B64URL, 31), (ALNUM, 1)),
+    "xai_key": ("xai-", (ALNUM, 80)),
+    "nvidia_key": ("nvapi-", (B64URL, 59), (ALNUM, 1)),
+    "cerebras_key": ("csk-", (string.ascii_lowercase + DIGIT, 48)),
+    "aws_bedrock_key": ("ABSK", (B64, 108), (ALNUM, 1)),
+    "elevenlabs_key": ("sk_", (HEX, 48)),
+    "pinecone_key": ("pcsk_", (ALNUM, 50)),
+    "langsmith_key": ("lsv2_pt_", (HEX, 32), "_", (HEX, 10)),
+    "tavily_key": ("tvly-", (ALNUM, 32)),
+    "brevo_key": ("xkeysib-", (HEX, 64), "-", (ALNUM, 16)),
+    "heroku_key": ("HRKU-", (B64URL, 35), (ALNUM, 1)),
+    "mapbox_token": ("sk.eyJ", (ALNUM, 40), ".", (B64URL, 19), (ALNUM, 1)),
+    "facebook_token": ("EAA", (ALNUM, 100)),
+    "tailscale_key": ("tskey-auth-", (ALNUM, 11), "-", (ALNUM, 20)),
+    "pulumi_token": ("pul-", (HEX, 40)),
+    "sonar_token": ("sqp_", (HEX, 40)),
+    "dynatrace_token": ("dt0c01.", (CAPITAL, 24), ".", (CAPITAL, 64)),
+    "artifactory_key": ("AKCp", (ALNUM, 69)),
+    "buildkite_token": ("bkua_", (HEX, 40)),
     "openrouter_key": ("sk-or-v1-", (HEX, 64)),
     "groq_key": ("gsk_", (ALNUM, 40)),
     "huggingface_token": ("hf_", (ALNUM, 30)),
@@ -93,10 +111,23 @@ SHAPES: Final[dict[str, Shape]] = {
 OTHER_SHAPES: Final[dict[str, tuple[Shape, ...]]] = {
     "aws_access_key": (("ASIA", (string.ascii_uppercase + "234567", 16)),),
     "github_token": (("gho_", (ALNUM, 36)), ("ghs_", (ALNUM, 251))),
+    "gitlab_token": (
+        ("glpat-", (B64URL, 26), (ALNUM, 1), ".01.", (string.ascii_lowercase + DIGIT, 9)),
+        ("glpat-", (B64URL, 26), (ALNUM, 1), ".", (string.ascii_lowercase + DIGIT, 9)),
+    ),
+    "slack_token": (
+        ("xoxc-", (DIGIT, 11), "-", (DIGIT, 12), "-", (DIGIT, 12), "-", (HEX, 64)),
+        ("xoxd-", (ALNUM, 60), "%2F", (ALNUM, 20), "%2B", (ALNUM, 40)),
+    ),
+    "langsmith_key": (("lsv2_sk_", (HEX, 32), "_", (HEX, 10)),),
+    "tavily_key": (("tvly-dev-", (ALNUM, 32)),),
+    "brevo_key": (("xsmtpsib-", (HEX, 64), "-", (ALNUM, 16)),),
+    "aws_bedrock_key": (("ABSK", (ALNUM, 127), "="),),
+    "sonar_token": (("squ_", (HEX, 40)), ("sqa_", (HEX, 40))),
     "openai_key": (("sk-", (ALNUM, 48)), ("sk-svcacct-", (B64URL, 120), (ALNUM, 1))),
     "anthropic_key": (("sk-ant-api03-", (B64URL, 93), "AA"),),
     "discord_webhook": (("https://discordapp.com/api/webhooks/", (DIGIT, 19), "/", (B64URL, 68)),),
-    "stripe_key": (("rk_test_", (ALNUM, 99)),),
+    "stripe_key": (("rk_test_", (ALNUM, 99)), ("sk_org_live_", (ALNUM, 120))),
     "square_token": (("EAAA", (B64URL, 60)),),
     "mailchimp_key": (((HEX, 32), "-us21"),),
     "notion_token": (("secret_", (ALNUM, 43)),),
@@ -155,6 +186,13 @@ def token(header: object, payload: object) -> str:
 
 JWT: Final = token({"alg": "HS256", "typ": "JWT"}, {"sub": "mill-7", "iat": 1700000000})
 
+JWE: Final = ".".join(
+    [
+        part({"alg": "RSA-OAEP", "enc": "A256GCM"}),
+        *(make(((B64URL, n),), n) for n in (342, 16, 200, 22)),
+    ]
+)
+
 BODY: Final = "\n".join(make(((B64, 64),), n) for n in range(4))
 
 
@@ -167,6 +205,7 @@ IN_CONTEXT: Final[dict[str, tuple[str, str, str]]] = {
     "aws_secret_key": ("aws_secret_access_key = ", AWS_SECRET, "\n"),
     "private_key": ("Here it is: ", pem("RSA "), "\nKeep it safe."),
     "jwt": ("The token is ", JWT, " for now."),
+    "jwe": ("The cookie is ", JWE, " for now."),
     "connection_string": ("postgres://app:", PASSWORD, "@db.mill:5432/main"),
     "bearer_token": ("Authorization: Bearer ", make(((ALNUM, 24),), "bearer"), '"'),
     "assigned_secret": ("password = '", PASSWORD, "'"),
@@ -324,6 +363,12 @@ class TestNoSecret:
             "sk-learn, sk-i-need-a-short-break-from-all-of-this-work",
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8k2Lq0mZ",
             "ghp_tooshort1 and AKIA alone",
+            "xai-grok-2-vision-1212, nvapi-client, tvly-search, csk-48, pul-request-8f3c1d9a",
+            "HRKU-dyno-1, sqp_test, bkua_agent, pcsk_index_2, lsv2_pt_name, tskey-auth-name-1",
+            "sk_8f3c1d9a0b7e6f5241c3d2e1f0a9b8c7d6e5f4a3",
+            "EAAAAAMAAAAAAAAAAABBCCDDEEFF112233 is base64, and ABSK the station at Absk",
+            "sk.eyJ1 is where a Mapbox token begins, dt0c01.PUBLIC.PRIVATE a token of Dynatrace",
+            "The file glpat-readme.md and the class xoxo-hugs are no tokens.",
         ],
     )
     def test_identifiers(self, text: str) -> None:
@@ -474,8 +519,60 @@ class TestPrivateKey:
         assert found(text) == []
 
 
+def ppk(lines: int = 3, version: int = 3) -> str:
+    """Return a private key as PuTTY keeps it."""
+    rows = [make(((B64, 64),), ("ppk", n)) for n in range(lines)]
+    end = f"Private-Lines: {lines}\n" + "\n".join([*rows[:-1], rows[-1][:28] + "=="])
+    head = f"PuTTY-User-Key-File-{version}: ssh-rsa\nEncryption: none\nComment: mill\n"
+    return f"{head}Public-Lines: 1\n{rows[0]}\n{end}\nPrivate-MAC: {make(((HEX, 64),), 'mac')}"
+
+
+class TestPuttyKey:
+    """Private keys as PuTTY keeps them."""
+
+    @pytest.mark.parametrize("lines", [1, 2, 14])
+    @pytest.mark.parametrize("gap", ["\n", "\r\n", "\\n", "\n> "])
+    def test_is_found_whole(self, lines: int, gap: str) -> None:
+        """The span is the file from its first line to its last."""
+        key = ppk(lines).replace("\n", gap)
+        assert found(f"Here: {key}\n\nKeep it.") == [("private_key", key)]
+
+    def test_the_private_part_is_found_alone(self) -> None:
+        """The rest of the file may be missing, and its end cut off."""
+        key = ppk(2)
+        key = key[key.index("Private-Lines") : key.index("Private-MAC") - 1]
+        assert found(f"{key}\n") == [("private_key", key)]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "A PuTTY-User-Key-File-3: has Public-Lines: 6 and then Private-Lines: 14 of base64.",
+            "Private-Lines: 14\n<your key here>\nPrivate-MAC: <hash>",
+            "Private-Lines: 1\nnot a key\n",
+        ],
+    )
+    def test_talk_about_it_is_none(self, text: str) -> None:
+        """Prose and placeholders are none."""
+        assert found(text) == []
+
+
 class TestJwt:
     """Signed tokens."""
+
+    def test_an_encrypted_one_without_a_key_is_found(self) -> None:
+        """Where the key was agreed on its part is empty."""
+        header, _, *rest = JWE.split(".")
+        jwe = ".".join([header, "", *rest])
+        assert found(f'"{jwe}"') == [("jwe", jwe)]
+
+    def test_five_other_parts_are_none(self) -> None:
+        """A header that does not name an encryption makes nothing encrypted."""
+        assert found(".".join([part({"alg": "x"}), *JWE.split(".")[1:]])) == []
+
+    def test_a_long_one_is_found_whole(self) -> None:
+        """A payload and a signature may be as long as they like."""
+        jwt = f"{part({'alg': 'x'})}.{part({'a': 'b' * 9000})}.{make(((B64URL, 2000),), 'long')}"
+        assert found(f'"{jwt}"') == [("jwt", jwt)]
 
     @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES512", "none"])
     def test_every_algorithm_is_found(self, algorithm: str) -> None:
@@ -540,6 +637,17 @@ class TestConnectionString:
             "postgres://app:{password}@db/main",
             "postgres://app:<password>@db/main",
             "postgres://app:%DB_PASS%@db/main",
+            "postgresql://test:test@localhost/test",
+            "postgresql://airflow:airflow@postgres/airflow",
+            "postgresql://airflow:airflow@db.mill.dev/airflow",
+            "mongodb://mongo:mongo@db",
+            "amqp://rabbitmq:rabbitmq@mq.mill.dev:5672",
+            "ftp://anonymous:anonymous@ftp.mill.dev",
+            "postgres://foo:bar@localhost:5432/db",
+            "postgres://foo:bar@127.0.0.1/db",
+            "postgres://foo:bar@db.example.com/db",
+            "redis://:redis@cache:6379",
+            "mysql://root:toor@host.docker.internal/db",
             "postgres://app:***@db/main",
             "postgres://app@db/main",
             "http://localhost:8080/a@b",
@@ -550,6 +658,23 @@ class TestConnectionString:
     def test_no_password(self, text: str) -> None:
         """Placeholders, public defaults, ports and addresses without a password are none."""
         assert "connection_string" not in labels(text)
+
+    @pytest.mark.parametrize(
+        ("text", "secret"),
+        [
+            ("postgres://foo:bar@db.mill.dev/db", "bar"),
+            ("redis://:redis@cache.mill.dev:6379", "redis"),
+            ("postgres://test:test2@db/x", "test2"),
+            ("postgres://tests:test@db.mill.dev/x", "test"),
+            (f"postgres://test:{PASSWORD}@localhost/test", PASSWORD),
+            (f"postgres://test:test{PASSWORD}@localhost/test", f"test{PASSWORD}"),
+            (f"https://{PASSWORD}:{PASSWORD}@git.mill.dev/x", PASSWORD),
+            ("postgres://foo:bar@localhost.mill.dev/db", "bar"),
+        ],
+    )
+    def test_a_default_elsewhere_is_a_password(self, text: str, secret: str) -> None:
+        """Defaults count where others may log in; a key that stands for both is no name."""
+        assert ("connection_string", secret) in found(text)
 
 
 class TestBearer:
@@ -656,6 +781,145 @@ class TestAssigned:
             span for label, span in found(f"password = '{value}'") if label == "assigned_secret"
         ]
         assert all(map(assigned, spans))
+
+
+LONG: Final = make(((B64, 3000),), "a long value")
+
+CUT: Final = (
+    "Xk92fLq!ab;c7Zq99Rt-77",
+    "uV}3kQz[9rT&x2Lm",
+    "Xk92fLq!ab(c7Zq99Rt-77",
+    "Xk9,2fLq!aa7Zq",
+)
+"""Made-up passwords with signs that end a bare value."""
+
+
+class TestWholeValue:
+    """The whole value is the span, whatever signs it has and however long it is."""
+
+    @pytest.mark.parametrize("value", [*CUT, "Xk92fLq!ab{c7}[Zq]<99Rt", ";Xk92fLq(7Zq99", LONG])
+    @pytest.mark.parametrize(
+        "dress",
+        [
+            'POSTGRES_PASSWORD: "{}"\n',
+            "export DB_PASSWORD='{}'",
+            "connect(host='db.mill', password='{}')",
+            'The password is "{}" for now.',
+            "The password is `{}`.",
+            '{{"password": "{}", "user": "x1"}}',
+            '{{\\"password\\": \\"{}\\", \\"user\\": \\"x1\\"}}',
+            "- **Password:** `{}`",
+        ],
+    )
+    def test_in_quotes(self, dress: str, value: str) -> None:
+        """In quotes nothing but the closing one ends a value."""
+        assert found(dress.format(value)) == [("assigned_secret", value)]
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ('password = "Xk92\\"fLq!ab7Zq"', 'Xk92\\"fLq!ab7Zq'),
+            ('password = "Xk92fLq!ab7Zq\\\\" + x', "Xk92fLq!ab7Zq\\\\"),
+            ('{\\"password\\": \\"Xk92\\\\\\"fLq!ab7Zq\\"}', 'Xk92\\\\\\"fLq!ab7Zq'),
+            ('password = "Xk92\'fLq!ab7Zq"', "Xk92'fLq!ab7Zq"),
+            ('password = "Xk92fLq!ab c7Zq99Rt-77", x', "Xk92fLq!ab c7Zq99Rt-77"),
+            ('password = "Xk92fLq!ab(c7Zq99', "Xk92fLq!ab(c7Zq99"),
+            ('password = "Xk92fLq!ab\nuser = "x"', "Xk92fLq!ab"),
+            (f'password = "Xk92fLq!ab {"and so on " * 10}"', "Xk92fLq!ab"),
+        ],
+    )
+    def test_to_the_closing_quote(self, text: str, value: str) -> None:
+        """Escaped quotes belong to a value, and spaces where its end is on the line and near."""
+        assert found(text) == [("assigned_secret", value)]
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("password: Xk92fLq!;c7Zq99Rt77 please", "Xk92fLq!;c7Zq99Rt77"),
+            ("DB_PASSWORD=Xk92fLqa{c7Zq99Rt77\n", "Xk92fLqa{c7Zq99Rt77"),
+            ("DB_PASSWORD=Xk92fLqa)}c7Zq99Rt77\n", "Xk92fLqa)}c7Zq99Rt77"),
+            ("password: Xk9,2fLq!aa7Zq", "Xk9,2fLq!aa7Zq"),
+            ("Password=k7Zq93Rt5w;Server=db2;Pooling=1x", "k7Zq93Rt5w"),
+            ("connect(password=k7Zq93Rt5w,user2=x)", "k7Zq93Rt5w"),
+            ("{password:k7Zq93Rt5w,port:80a}", "k7Zq93Rt5w"),
+            ("(password: k7Zq93Rt5w), 2nd", "k7Zq93Rt5w"),
+            ("password=k7Zq93Rt5w,backup2,x", "k7Zq93Rt5w"),
+            ("use(password=k7Zq93Rt5w).then2()", "k7Zq93Rt5w"),
+        ],
+    )
+    def test_without_quotes(self, text: str, value: str) -> None:
+        """Signs belong to a bare value where what follows is as random; else they end it."""
+        assert found(text) == [("assigned_secret", value)]
+
+    @pytest.mark.parametrize(
+        "before", ["aws_session_token = ", "token: ", "Authorization: Bearer "]
+    )
+    def test_long_values(self, before: str) -> None:
+        """A long value ends where the run ends."""
+        assert [value for _, value in found(f"{before}{LONG}\n")] == [LONG]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '"token=",getToken1(),"&x"',
+            '"token="+getToken1()+"&x"',
+            'f("password:",hash1(y),"b")',
+            'token: "vault.read(x1)"',
+            'password = "load_key2(path)"',
+            'credentials=\'{"user":"x1","id":2}\'',
+            '"password": "^(?=.*[A-Z])(?=.*[0-9]).{8,}$"',
+            'password: "[a-z0-9]{8,32}"',
+            'token: "header,query2,body"',
+            'token: "a1;b2;c3;d4"',
+            '"password": "Must have 8-20 characters, 1 digit"',
+            "token = hash1(b64decode(x))",
+            "api_key = get(k8s_secret)",
+            "SELECT token,x1y2z3w4 FROM t",
+        ],
+    )
+    def test_code_is_none(self, text: str) -> None:
+        """Calls, JSON, regular expressions, lists and what stands between two strings are none."""
+        assert found(text) == []
+
+
+class TestReferences:
+    """Names that code gives its settings, and values that only look like such names."""
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "import.meta.env.VITE_AUTH0_TOKEN",
+            "Config.OPENAI_API_KEY_V2",
+            "settings.S3_API_KEY",
+            "config.API_KEY_V2",
+            "user?.password2",
+            "this.$store.authToken2",
+            "environment.OAuth2Token!",
+            "kubernetes.io/tls-v1beta1",
+            "CLIENT_SECRET_V2_PROD",
+            "OPENAI_API_KEY_2",
+        ],
+    )
+    def test_names_are_none(self, value: str) -> None:
+        """Dotted names in any case and constants are references, in code and in YAML."""
+        for dress in ("token: {}", "Client(api_key={})", "{{ token: {} }}", "secret = {};"):
+            assert found(dress.format(value)) == []
+
+    @pytest.mark.parametrize("seed", range(20))
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            ("k", (ALNUM, 9), ".", "q", (ALNUM, 24)),
+            ((string.ascii_uppercase, 3), "7", (CAPITAL, 8), "_", (CAPITAL, 12)),
+            (*((CAPITAL, 4), "_") * 4, "7X2Q"),
+            ("vault.mill/", (ALNUM, 24)),
+            ("K7", (CAPITAL, 22)),
+        ],
+    )
+    def test_random_tokens_are_found(self, shape: Shape, seed: int) -> None:
+        """Letters drawn at random make up no words."""
+        value = make(shape, seed)
+        assert found(f"token = {value}\n") == [("assigned_secret", value)]
 
 
 class TestEntropy:
