@@ -3,12 +3,16 @@
 A response's evidence under the shipped calibration is moved along a line of its own, which is
 held to "as shipped" (slope 1, intercept 0) by a ridge: with few rows little moves, with many
 the rows decide. Fewer than `FEWEST` rows of either side change nothing, and neither does a
-line that does not predict rows better that it was not fitted to.
+line that does not predict rows better, by more than noise, that it was not fitted to. The same
+text with the same label counts once: a copy is no second observation.
 
 Rows of a journal were chosen by a guard that scored them. Among them the share of what the
 evidence lets through is unknown, so they say nothing about likelihoods; but choosing by the
 score does not change how likely a row of that score is risky. They are therefore fitted to that:
-evidence and the class's prior together should give the share of flags that were right.
+evidence and the class's prior together should give the share of flags that were right. All of
+them lie above a limit of the evidence, and nothing is known of what lies below it: a slope that
+is right up there would be drawn out to answers that nobody looked at. Their line therefore keeps
+the shipped slope and moves as a whole, upwards by at most `MOST_RISE`.
 
 This module does not know any terminal.
 """
@@ -36,8 +40,8 @@ from guard.calibration import (
     Ridge,
     calibration_error_interval,
     fit,
+    gain,
     held_out,
-    log_loss,
     reliability,
     summary,
 )
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     from guard.security_class import SecurityClass
 
     Floats = NDArray[np.float64]
+    Truths = NDArray[np.bool_]
 
 _T = TypeVar("_T")
 
@@ -78,7 +83,16 @@ HOLD: Final = Ridge(AS_SHIPPED, slope=0.25, intercept=1.0)
 LOOSE_HOLD: Final = Ridge(AS_SHIPPED, slope=1.0, intercept=4.0)
 """For a label that nobody has calibrated: what it has is a convention."""
 
+MOST_RISE: Final = 1.0
+"""Nats by which rows of a journal may raise evidence, that of ordinary answers included.
+
+Shifted by 1, the ordinary rows that the bundled model was validated on leave the live prior of a
+category at .016 (median; .039 at most) where it begins at .02; shifted by 2, at .039 (.10)."""
+
 MAXIMUM_EVIDENCE: Final = 8.0
+
+_KEPT: Final = 1e-6
+"""Hold of a slope that rows may not move."""
 
 _CALIBRATION: Final = "calibration.json"
 _CARD: Final = "README.md"
@@ -118,14 +132,14 @@ class Change:
 
     Attributes:
         category: its name.
-        positives: given rows in which it is there.
-        negatives: given rows in which it is not.
+        positives: given texts in which it is there.
+        negatives: given texts in which it is not.
         old: slope and intercept, as shipped.
         new: as refitted; the same where it was left as it is.
         kept: why it was left as it is, `""` where it was not.
         before: how well the shipped evidence fits, `None` with too few rows to say.
         after: the new evidence on rows that it was not fitted to, `None` likewise.
-        moved: given rows that reach another limit of the class for this category.
+        moved: given texts that reach another limit of the class for this category.
         entry: what `calibration.json` says of it from now on.
     """
 
@@ -147,7 +161,7 @@ class Settings:
 
     Attributes:
         security_class: whose priors and limits count.
-        fewest: rows of either side below which a category is left as it is.
+        fewest: rows of either side, copies aside, below which a category is left as it is.
     """
 
     security_class: SecurityClass
@@ -251,13 +265,14 @@ class _Fitting:
         self, head: Head, entry: Mapping[str, Any] | None, logits: Sequence[Mapping[str, Scored]]
     ) -> Change:
         side = CATEGORIES[head.category].side
-        picked = [
-            (row, found[side])
+        # Copies would feign rows: the hold, the bound and the folds all count them.
+        picked = {
+            (row.digest, row.labels[head.category]): found[side]
             for row, found in zip(self._labelled.rows, logits, strict=True)
             if head.category in row.labels and side in found
-        ]
-        truth = np.array([row.labels[head.category] for row, _ in picked], bool)
-        scores = np.array([_evidence(head, found) for _, found in picked])
+        }
+        truth = np.array([label for _, label in picked], bool)
+        scores = np.array([_evidence(head, found) for found in picked.values()])
         old = Line(head.calibration.slope, head.calibration.intercept)
         positives, negatives = int(truth.sum()), int((~truth).sum())
         as_it_is = partial(
@@ -266,25 +281,21 @@ class _Fitting:
         if min(positives, negatives) < self._settings.fewest:
             short = f"fewer than {self._settings.fewest} rows of either side"
             return as_it_is(kept=short, before=None, after=None)
-        fitted = partial(
-            fit, hold=LOOSE_HOLD if entry is None else HOLD, prior=self._prior(head.category)
-        )
+        fitted = partial(self._line, head.category, entry)
         maximum = self._maximum(head, entry, negatives)
         crossed = _bounded(
-            held_out(scores, truth, [row.digest for row, _ in picked], fitted), maximum
+            held_out(scores, truth, [digest for digest, _ in picked], fitted), maximum
         )
         shipped = _bounded(scores, head.calibration.maximum)
         before, after = (self._measure(e, truth, head.category) for e in (shipped, crossed))
-        if self._loss(crossed, truth, head.category) >= self._loss(shipped, truth, head.category):
-            return as_it_is(
-                kept="no better on rows it was not fitted to", before=before, after=after
-            )
         line = fitted(scores, truth)
+        if kept := self._why_not(head, line, shipped, crossed, truth):
+            return as_it_is(kept=kept, before=before, after=after)
         moved = self._moved(
             head.category, shipped, _bounded(line.slope * scores + line.intercept, maximum)
         )
         new = Line(line.slope * old.slope, line.slope * old.intercept + line.intercept)
-        figures = self._figures(head.calibration.confusion, line, crossed, truth)
+        figures = self._figures(head.calibration.confusion, line, maximum, crossed, truth)
         moved_entry = (
             _moved_entry(entry or {}, line)
             | figures
@@ -299,20 +310,44 @@ class _Fitting:
             head.category, positives, negatives, old, new, "", before, after, moved, moved_entry
         )
 
+    def _line(
+        self, category: str, entry: Mapping[str, Any] | None, scores: Floats, truth: Truths
+    ) -> Line:
+        """Return the line from shipped evidence to new; of flagged rows one of slope 1."""
+        hold = LOOSE_HOLD if entry is None else HOLD
+        if not self._labelled.journal:
+            return fit(scores, truth, hold)
+        line = fit(scores, truth, replace(hold, slope=_KEPT), prior=self._prior(category))
+        return replace(AS_SHIPPED, intercept=line.intercept)
+
+    def _why_not(
+        self, head: Head, line: Line, shipped: Floats, crossed: Floats, truth: Truths
+    ) -> str:
+        """Return why a line is not taken, `""` where it is."""
+        prior, weighted = self._judged_at(head.category)
+        better, noise = gain(shipped, crossed, truth, prior, weighted=weighted)
+        if better <= noise:
+            return "no better, noise aside, on rows it was not fitted to"
+        # The lowest evidence there is should stay well below none, too.
+        most = min(MOST_RISE, head.calibration.maximum / 2)
+        if self._labelled.journal and line.intercept > most:
+            return (
+                f"flags were right so often at a prior of {prior:g} that ordinary answers, which "
+                f"a journal lacks, would rise by {line.intercept:.2f} too (at most {most:g}): "
+                "raise the class's prior, or label rows that were not flagged"
+            )
+        return ""
+
     def _prior(self, category: str) -> float | None:
         """Return the prior that flagged rows are fitted at; rows side by side need none."""
         return self._settings.security_class.prior_of(category) if self._labelled.journal else None
 
-    def _measure(self, evidence: Floats, truth: NDArray[np.bool_], category: str) -> Measure:
+    def _measure(self, evidence: Floats, truth: Truths, category: str) -> Measure:
         prior, weighted = self._judged_at(category)
         return Measure(
             calibration_error_interval(evidence, truth, prior, weighted=weighted),
             reliability(evidence, truth, prior, weighted=weighted),
         )
-
-    def _loss(self, evidence: Floats, truth: NDArray[np.bool_], category: str) -> float:
-        prior, weighted = self._judged_at(category)
-        return log_loss(evidence, truth, prior, weighted=weighted)
 
     def _judged_at(self, category: str) -> tuple[float, bool]:
         prior = self._prior(category)
@@ -343,20 +378,20 @@ class _Fitting:
         self,
         confusion: Iterable[Confusion],
         line: Line,
+        maximum: float,
         crossed: Floats,
-        truth: NDArray[np.bool_],
+        truth: Truths,
     ) -> dict[str, Any]:
         """Return what stands beside the new line."""
         if not self._labelled.journal:
             return dict(summary(crossed, truth))
         # Flagged rows cannot tell how much is missed; the shipped counts can, at limits that
-        # moved with the line.
-        return {
-            "confusion": [
-                asdict(each) | {"threshold": line.slope * each.threshold + line.intercept}
-                for each in confusion
-            ]
-        }
+        # moved with the line. A limit beyond the bound tells nothing apart at runtime.
+        moved = [
+            replace(each, threshold=line.slope * each.threshold + line.intercept)
+            for each in confusion
+        ]
+        return {"confusion": [asdict(each) for each in moved if each.within(maximum)]}
 
 
 def _logits(classifier: Classifier, row: LabelledRow) -> dict[str, Scored]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from guard.calibration import (
     LEAST_SLOPE,
+    Confusion,
     Line,
     Ridge,
     auroc,
@@ -21,6 +22,7 @@ from guard.calibration import (
     calibration_error_interval,
     confusion,
     fit,
+    gain,
     held_out,
     log_loss,
     probabilities,
@@ -190,6 +192,75 @@ class TestHeldOut:
         second = held_out(scores[order], truth[order], [digests[i] for i in order], fit)
         assert second == pytest.approx(first[order], abs=1e-4)
 
+    @given(st.lists(st.booleans(), min_size=1, max_size=20), st.integers(2, 4))
+    def test_copies_are_in_one_part(self, labels: list[bool], copies: int) -> None:
+        """No line is fitted to a row of the same content as one that it gives evidence of."""
+        truth = np.array([True, True, False, False, *labels] * copies)
+        numbers = np.arange(len(truth)) % (len(truth) // copies)
+        left_out: list[set[float]] = []
+
+        def fitted(scores: Floats, truth: Truths) -> Line:
+            assert truth.any()
+            assert not truth.all()
+            left_out.append(set(map(float, numbers)) - set(map(float, scores)))
+            return Line(0.0, float(len(left_out)))
+
+        part = held_out(numbers.astype(float), truth, [f"{n:04}" for n in numbers], fitted)
+        for number, out in enumerate(left_out, 1):
+            assert out == set(map(float, numbers[part == number]))
+        assert sum(map(len, left_out)) == len(truth) // copies
+
+    def test_a_content_with_both_labels_is_in_one_part(self) -> None:
+        """Two who disagree about a text do not make it two texts."""
+        scores = np.repeat(np.arange(10.0), 2)
+        truth = np.arange(20) % 2 == 0
+        seen: list[int] = []
+
+        def fitted(_: Floats, truth: Truths) -> Line:
+            assert truth.sum() == (~truth).sum()
+            seen.append(len(truth))
+            return Line(1.0, 0.0)
+
+        held_out(scores, truth, [f"{n:04}" for n in scores.astype(int)], fitted)
+        assert seen == [16] * 5
+
+    def test_distinct_rows_are_dealt_by_kind_and_digest(self) -> None:
+        """Which rows go together is part of published figures."""
+        truth = np.array([False, True, False, True, False, True, False, True])
+        digests = list("hgfedcba")
+        parts = iter(range(5))
+        found = held_out(np.zeros(8), truth, digests, lambda *_: Line(0.0, float(next(parts))))
+        # Ordered: b d f h of the others, then a c e g of the risky, dealt in turn.
+        assert dict(zip(digests, found, strict=True)) == {
+            "b": 0, "d": 1, "f": 2, "h": 3, "a": 4, "c": 0, "e": 1, "g": 2,
+        }  # fmt: skip
+
+
+class TestGain:
+    """Whether other evidence is better, and how surely."""
+
+    @given(sample=samples(), prior=st.sampled_from([0.02, 0.5]), weighted=st.booleans())
+    def test_it_is_the_difference_of_the_losses(
+        self, *, sample: Sample, prior: float, weighted: bool
+    ) -> None:
+        """Positive where `after` predicts better; without noise where nothing differs."""
+        scores, truth = sample
+        better, noise = gain(scores, scores / 2, truth, prior, weighted=weighted)
+        losses = [log_loss(e, truth, prior, weighted=weighted) for e in (scores, scores / 2)]
+        assert better == pytest.approx(losses[0] - losses[1], abs=1e-9)
+        assert noise >= 0
+        assert gain(scores, scores, truth, prior, weighted=weighted) == (0, 0)
+
+    @pytest.mark.parametrize("weighted", [True, False])
+    def test_the_error_is_that_of_repetition(self, *, weighted: bool) -> None:
+        """Drawn again and again, the gain scatters by its standard error."""
+        found = []
+        for seed in range(300):
+            evidence, truth = simulated(seed, 200)
+            found.append(gain(evidence, 0.5 * evidence, truth, weighted=weighted))
+        gains, errors = np.array(found).T
+        assert errors.mean() == pytest.approx(gains.std(), rel=0.15)
+
 
 class TestError:
     """Expected calibration error and reliability."""
@@ -264,6 +335,14 @@ class TestConfusion:
         assert (found.true_negatives, found.false_positives) == (1, 1)
         assert found.sensitivity.value == pytest.approx(2 / 3)
         assert found.specificity.value == pytest.approx(0.5)
+
+    @pytest.mark.parametrize(
+        ("threshold", "expected"),
+        [(-4.1, False), (-4.0, False), (-3.9, True), (4.0, True), (4.1, False)],
+    )
+    def test_a_limit_within_the_bound(self, *, threshold: float, expected: bool) -> None:
+        """All evidence reaches `-maximum`, some reaches `maximum`, none what is above it."""
+        assert Confusion(threshold, 1, 1, 1, 1).within(4.0) == expected
 
     @given(samples(), SCORES, SCORES)
     def test_a_higher_limit_flags_less(self, sample: Sample, one: float, other: float) -> None:

@@ -66,14 +66,18 @@ def calibrate(
     A category that `labels` leaves out is unknown, not 0. Give rows of both kinds, at least
     `--fewest` of either side per category; collect the two sides as you like, their ratio does
     not matter. With few rows the result stays near what was shipped (at 20 rows of either side,
-    rows and shipped calibration have about equal say). A category changes only if the new line
-    predicts rows better that it was not fitted to.
+    rows and shipped calibration have about equal say), and copies of a row count once. A category
+    changes only if the new line predicts rows better that it was not fitted to, by more than a
+    standard error.
 
     The journal keeps no labels. To use what it holds, export it, add `"label": 1` to rows whose
     flag was right and `"label": 0` to the others, and give that file: evidence is then fitted
     so that evidence and the class's prior give the share of flags that were right. That needs a
     class that journals texts (`redacted` or `full`). Such rows say nothing about what no class
-    flagged.
+    flagged, so all evidence of a category moves alike: a journal can neither tell how much
+    evidence grows from score to score nor what was missed. It may raise evidence by 1 at most
+    (odds times 2.7), since that of ordinary answers rises with it; where flags are right more often
+    than that, raise the class's prior or label rows that were not flagged.
 
         guard flagged export flagged.jsonl
 

@@ -93,7 +93,8 @@ class Calibration:
         maximum: bound of the absolute value; above 0.
         ece: expected calibration error where it was measured, at a prior of one half.
         reliability: predicted and observed probability there, from low evidence to high.
-        confusion: what limits on a response's evidence get right and wrong, where counted.
+        confusion: what limits on a response's evidence get right and wrong, where counted;
+            limits that no bounded evidence reaches, or that all of it does, are left out.
     """
 
     slope: float = 1.0
@@ -394,12 +395,15 @@ class _Reader:
             bounds = "a finite number, above 0 for `slope` and `maximum`"
             self._problem(_CALIBRATION, f"`{label}`: {', '.join(wrong)} must be {bounds}")
             return None
+        line = {name: value for name, value in values.items() if value is not None}
         errors = self._figures(label, given, "ece", Error)
+        confusion = self._figures(label, given, "confusion", Confusion)
         return Calibration(
-            **{name: value for name, value in values.items() if value is not None},
+            **line,
             ece=errors[0] if errors else None,
             reliability=self._figures(label, given, "reliability", Bin),
-            confusion=self._figures(label, given, "confusion", Confusion),
+            # Counts at a limit that moved out of reach promise alarms that never come.
+            confusion=tuple(each for each in confusion if each.within(line["maximum"])),
         )
 
     def _figures(

@@ -156,7 +156,9 @@ def _figures(
     truth: NDArray[np.bool_],
     digests: list[str],
 ) -> dict[str, Any]:
-    if entry["auroc"] is None:
+    contents = [{d for d, t in zip(digests, truth, strict=True) if t == side} for side in (0, 1)]
+    if entry["auroc"] is None or min(map(len, contents)) < 2:
+        # A line needs both sides, and no copy of the row that it is to judge.
         return {}
     evidence = held_out(scores, truth, digests, fit)
     return summary(np.clip(evidence, -entry["maximum"], entry["maximum"]), truth)

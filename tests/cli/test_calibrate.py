@@ -7,19 +7,28 @@ no score is evidence, and what the shipped calibration claims about them has to 
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
+from dataclasses import asdict
 from itertools import product
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from guard import Guard, labelled, refit
+from guard.calibration import Confusion
 from guard.cli import app
 from guard.detectors.model_directory import read, verify_hashes
+from guard.detectors.pooling import Scored
 from guard.errors import ModelError
+from guard.labelled import Labelled, LabelledRow
+from guard.live import LiveRisk, LiveSettings
+from guard.live.operating import Operating
+from guard.live.watch import choose
 from guard.loading import BUNDLED_MODEL
 from guard.policy import load_class
 from guard.sealing import seal
@@ -28,12 +37,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from typer.testing import Result
+
+    Floats = NDArray[np.float64]
+    Made = Callable[..., refit.Change]
 
 WHO = ("My aunt", "The baker", "Our neighbour", "The night porter", "A friend")
 DID = ("waters the basil", "repairs the bell", "counts the crates", "bakes rye bread")
 WHEN = ("on Sundays.", "before dawn.", "when it rains.")
 TEXTS = [" ".join(parts) for parts in product(WHO, DID, WHEN)]
+RUDE = [
+    " ".join(parts)
+    for parts in product(
+        ("You are", "Your whole team is", "People like you are", "You, Tom, are"),
+        ("a worthless idiot", "a pathetic liar", "a stupid pig", "disgusting trash", "a coward"),
+        ("and everybody hates you.", "so shut up.", "and I will make you cry."),
+    )
+]
 REASON = "harassment: live risk 0.62 reached 0.35 (excise)"
 
 
@@ -226,7 +247,7 @@ class TestJournal:
         """Where most flags were wrong, evidence falls; hashed rows are counted."""
         lines: list[dict[str, Any]] = [
             {"response": text, "reasons": [REASON], "label": int(number % 3 == 0)}
-            for number, text in enumerate(TEXTS)
+            for number, text in enumerate(RUDE)
         ]
         lines.append({"response": "sha256:00", "reasons": [REASON], "label": 1})
         out = tmp_path / "mine"
@@ -234,10 +255,164 @@ class TestJournal:
         assert (told["journal"], told["textless"]) == (True, 1)
         category = told["categories"]["harassment"]
         assert (category["positives"], category["negatives"]) == (20, 40)
-        # A third of them was right: far more than the class's prior, so evidence is above 0.
+        # At the class's prior, their evidence said that two thirds of them were right.
         assert category["kept"] is None
+        assert category["slope"][0] == category["slope"][1]
+        assert category["intercept"][0] - 2.5 < category["intercept"][1]
+        assert category["intercept"][1] < category["intercept"][0] - 0.5
         heads = {head.category: head for head in read(out, None, verify=True).heads}
         assert heads["harassment"].calibration.reliability == ()
+
+    def test_ordinary_answers_are_no_flags(self, tmp_path: Path) -> None:
+        """Rows that no class flagged, with every third right, would make all answers suspicious."""
+        lines = [
+            {"response": text, "reasons": [REASON], "label": int(number % 3 == 0)}
+            for number, text in enumerate(TEXTS)
+        ]
+        told = report("--labels", write(tmp_path / "rows.jsonl", lines), "--dry-run")
+        category = told["categories"]["harassment"]
+        assert "raise the class's prior" in category["kept"]
+        assert category["intercept"][0] == category["intercept"][1]
+
+
+WATCHED = "bad_advice"
+
+
+def likely(evidence: Floats, rise: float = 0.0) -> Floats:
+    """Return the share of risky answers at evidence that should have been higher by `rise`."""
+    return np.asarray(1 / (1 + np.exp(-(evidence + rise) + math.log(0.98 / 0.02))), np.float64)
+
+
+@pytest.fixture(name="refitted")
+def _refitted(monkeypatch: pytest.MonkeyPatch) -> Made:
+    """Return a function that refits one category to rows of the given shipped evidence."""
+    heads = {head.category: head for head in read(BUNDLED_MODEL, None, verify=False).heads}
+    head, width = heads[WATCHED], max(each.index for each in heads.values()) + 1
+
+    def logits(_: object, row: LabelledRow) -> dict[str, Scored]:
+        scores = np.zeros((1, width))
+        line = head.calibration
+        scores[0, head.index] = (float(row.response) - line.intercept) / line.slope
+        return {"response": Scored(scores)}
+
+    monkeypatch.setattr(refit, "_logits", logits)
+    monkeypatch.setattr(refit, "Classifier", lambda _: None)
+
+    def make(
+        evidence: Floats,
+        truth: NDArray[np.bool_],
+        *,
+        journal: bool,
+        copies: int = 1,
+        model: Path = BUNDLED_MODEL,
+    ) -> refit.Change:
+        rows = tuple(
+            LabelledRow("", repr(float(e)), {WATCHED: bool(t)})
+            for e, t in zip(evidence, truth, strict=True)
+        )
+        given = Labelled(rows * copies, journal, 0)
+        (change,) = refit.refit(model, given, refit.Settings(load_class("public")))
+        return change
+
+    return make
+
+
+class TestFlagged:
+    """What flagged rows can teach, and what they cannot."""
+
+    @pytest.mark.parametrize("share", [0.6, 0.85])
+    def test_a_slope_is_not_drawn_out_to_what_was_not_flagged(
+        self, refitted: Made, share: float
+    ) -> None:
+        """Flags that are right alike at every score leave ordinary answers ordinary."""
+        rng = np.random.default_rng(0)
+        evidence = rng.uniform(3, 8, 400)
+        change = refitted(evidence, rng.random(400) < share, journal=True)
+        assert change.kept == ""
+        assert change.new.slope == change.old.slope
+        rise = change.new.intercept - change.old.intercept
+        assert rise <= refit.MOST_RISE
+        live = LiveRisk(LiveSettings(), {WATCHED: 0.02}, confusion={})
+        for clean in rng.normal(-6, 1.5, 1000):
+            live.observe({WATCHED: float(clean) + rise})
+        assert live.priors()[WATCHED] < 0.02
+
+    @pytest.mark.parametrize("rise", [-1.5, 0.7])
+    def test_an_offset_is_found(self, refitted: Made, rise: float) -> None:
+        """Evidence that is too high or too low by as much everywhere is mended."""
+        rng = np.random.default_rng(1)
+        evidence = rng.uniform(3, 8, 2000)
+        truth = rng.random(2000) < likely(evidence, rise)
+        change = refitted(evidence, truth, journal=True)
+        assert change.kept == ""
+        assert change.new.intercept - change.old.intercept == pytest.approx(rise, abs=0.2)
+
+    def test_a_rise_of_everything_is_refused(self, refitted: Made) -> None:
+        """Ordinary answers would rise with it, and the reason says what to do."""
+        rng = np.random.default_rng(2)
+        evidence = rng.uniform(3, 8, 900)
+        truth = rng.random(900) < likely(evidence, 2.2)
+        change = refitted(evidence, truth, journal=True)
+        assert "raise the class's prior" in change.kept
+        assert change.new == change.old
+        assert change.after is not None
+
+    def test_the_alarm_can_be_raised(self, refitted: Made, tmp_path: Path) -> None:
+        """A limit that moves beyond the bound would be chosen for its counts, and never reached."""
+        path = shutil.copytree(BUNDLED_MODEL, tmp_path / "model")
+        content = json.loads((path / "calibration.json").read_text("utf-8"))
+        quiet = Confusion(7.5, 700, 0, 3839, 68)
+        content["labels"][WATCHED]["confusion"].append(asdict(quiet))
+        (path / "calibration.json").write_text(json.dumps(content), "utf-8")
+        seal(path, {"version": "1", "experimental": None})
+        rng = np.random.default_rng(3)
+        evidence = rng.uniform(3, 8, 2000)
+        truth = rng.random(2000) < likely(evidence, 0.8)
+
+        change = refitted(evidence, truth, journal=True, model=path)
+
+        assert change.kept == ""
+        assert len(change.entry["confusion"]) == len(content["labels"][WATCHED]["confusion"]) - 1
+        known = [Operating.of(Confusion(**each)) for each in change.entry["confusion"]]
+        chosen = choose(known, LiveSettings())
+        assert chosen is not None
+        live = LiveRisk(LiveSettings(), {WATCHED: 0.02}, confusion={WATCHED: chosen})
+        for _ in range(100):
+            live.observe({WATCHED: change.entry["maximum"]})
+        assert WATCHED in live.alarms
+
+
+class TestCopies:
+    """A copy of a row is no second observation."""
+
+    @pytest.mark.parametrize("journal", [True, False])
+    def test_they_change_nothing(self, refitted: Made, *, journal: bool) -> None:
+        """Ten of each give what one of each gives."""
+        rng = np.random.default_rng(4)
+        truth = np.arange(60) % 2 == 0
+        evidence = rng.uniform(3, 8, 60) if journal else np.where(truth, 1.0, -6.0)
+        evidence = evidence + rng.normal(size=60)
+        once = refitted(evidence, truth, journal=journal)
+        often = refitted(evidence, truth, journal=journal, copies=10)
+        assert once.kept == ""
+        assert often == once
+
+    def test_they_do_not_make_rows_many(self, refitted: Made) -> None:
+        """Ten texts of either side are fewer than twenty, however often they are given."""
+        truth = np.arange(20) % 2 == 0
+        change = refitted(np.linspace(-3, 3, 20), truth, journal=False, copies=10)
+        assert change.kept == "fewer than 20 rows of either side"
+        assert (change.positives, change.negatives) == (10, 10)
+
+    def test_evidence_that_is_right_is_rarely_refitted(self, refitted: Made) -> None:
+        """Noise on rows that were left out is no reason to move."""
+        accepted = 0
+        for seed in range(12):
+            truth = np.arange(40) % 2 == 0
+            mean = np.where(truth, 3.125, -3.125)
+            evidence = mean + 2.5 * np.random.default_rng(seed).standard_normal(40)
+            accepted += not refitted(evidence, truth, journal=False, copies=10).kept
+        assert accepted <= 3
 
 
 class TestFailure:

@@ -412,6 +412,16 @@ class TestOwnModel:
         assert evidence(classifier, "rude rude")["harassment"] == 9.0
         assert evidence(classifier, "rude rude")["hate_toxicity"] == 0.0
 
+    def test_limits_beyond_the_bound_are_left_out(self, build: Build) -> None:
+        """Counts at a limit that bounded evidence never reaches would promise alarms."""
+        counts = dict.fromkeys(
+            ("true_positives", "false_positives", "true_negatives", "false_negatives"), 9
+        )
+        confusion = [{"threshold": t, **counts} for t in (-5.0, 0.0, 4.0, 5.0, 8.3)]
+        entry = {"slope": 1.0, "intercept": 0.0, "maximum": 4.0, "confusion": confusion}
+        found = own(build(calibration={"labels": {"harassment": entry}})).confusions
+        assert [each.threshold for each in found["harassment"]] == [0.0, 4.0]
+
     def test_labels_of_any_name(self, build: Build) -> None:
         """Labels are mapped to categories; those that are left out are not used."""
         path = build(["LABEL_0", "LABEL_1", "LABEL_2"])
