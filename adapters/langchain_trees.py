@@ -163,8 +163,9 @@ class _Configurable(RunnableConfigurableFields):  # type: ignore[type-arg]  # as
     def _prepare(
         self, config: RunnableConfig | None = None
     ) -> tuple[Runnable[Any, Any], RunnableConfig]:
-        made, config = self.bare._prepare(config)
-        return (self.default if made is self.bare.default else self.tree.later(made)), config
+        made, prepared = self.bare._prepare(config)
+        found = self.default if made is self.bare.default else self.tree.later(made)
+        return found, prepared
 
 
 def _has_fields(value: Any) -> bool:

@@ -127,12 +127,12 @@ class TestChange:
         before = follow(succession, profile())
         after = follow(succession, profile(rise=3.0))
         assert after is not before
-        for number in range(200):
-            (before if number % 2 else after).observe(WORST)
-            if after.alarms:
-                break
+        seen = 0
+        while not after.alarms and seen < 200:
+            (before if seen % 2 else after).observe(WORST)
+            seen += 1
         assert after.posture == "quarantine"
-        assert number + 1 == next(iter(after.alarms.values())).exchanges
+        assert seen == next(iter(after.alarms.values())).exchanges
 
     def test_a_person_clears_it_for_both(
         self, succession: Succession, profile: Callable[..., Profile]
