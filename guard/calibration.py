@@ -210,7 +210,8 @@ def gain(
     if weighted:
         middle = np.where(truth, less[truth].mean(), less[~truth].mean())
     error = math.sqrt(float(((masses * (less - middle)) ** 2).sum()))
-    return float((masses * less).sum()), error
+    losses = (log_loss(each, truth, prior, weighted=weighted) for each in (before, after))
+    return next(losses) - next(losses), error
 
 
 def reliability(

@@ -86,8 +86,7 @@ LOOSE_HOLD: Final = Ridge(AS_SHIPPED, slope=1.0, intercept=4.0)
 MOST_RISE: Final = 1.0
 """Nats by which rows of a journal may raise evidence, that of ordinary answers included.
 
-Shifted by 1, the ordinary rows that the bundled model was validated on leave the live prior of a
-category at .016 (median; .039 at most) where it begins at .02; shifted by 2, at .039 (.10)."""
+A live prior follows ordinary answers: raised by much more, they would raise it themselves."""
 
 MAXIMUM_EVIDENCE: Final = 8.0
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,10 +43,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from guard.errors import JournalError, MissingExtraError
 from guard.journal.record import Record, jsonable, storable
+from guard.sqlite_files import reading_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,7 +137,7 @@ def exists(url: str | Path | None = None) -> bool:
     with _errors(parsed, "read"):
         if path is not None and not path.exists():
             return False
-        engine = _engine(parsed) if path is None else _reading_engine(path)
+        engine = _engine(parsed) if path is None else reading_engine(path, BUSY_SECONDS)
         try:
             return inspect(engine).has_table(_rows.name)
         finally:
@@ -408,18 +408,6 @@ def _sqlite_engine(url: URL) -> Engine:
         cursor.close()
 
     return engine
-
-
-def _reading_engine(path: Path) -> Engine:
-    """Return an engine that leaves a file, which may be no journal, and its folder as they are."""
-    # Where nobody has the file open there is no log beside it, and SQLite need not make one.
-    in_use = path.with_name(f"{path.name}-wal").exists()
-    uri = path.absolute().as_uri() + ("?mode=ro" if in_use else "?mode=ro&immutable=1")
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)
-
-    return create_engine("sqlite://", creator=connect, poolclass=NullPool)
 
 
 def _schema_version(connection: Connection) -> int | None:

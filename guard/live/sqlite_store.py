@@ -10,7 +10,6 @@ This module does not know what is counted (`guard.live.stores.Book`).
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +31,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from guard.errors import LiveStoreError
 from guard.live.alarms import Alarm, Transition
 from guard.live.ledger import KEPT, State
 from guard.live.profile import Profile
 from guard.live.stores import Book, History, Snapshot, checked_name
+from guard.sqlite_files import reading_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -107,7 +106,7 @@ def names_in(path: str | Path) -> list[str]:
             f"there is no file {absolute}: name the SQLite file or the Redis URL in which the "
             "guard keeps its live state"
         )
-    with _errors(absolute), _reading_engine(absolute).connect() as connection:
+    with _errors(absolute), reading_engine(absolute, BUSY_SECONDS).connect() as connection:
         if inspect(connection).has_table(_states.name):
             query = select(_profiles.c.name).distinct().order_by(_profiles.c.name)
             return list(connection.execute(query).scalars())
@@ -145,7 +144,7 @@ class SQLiteStore:
         self._path = Path(path).expanduser().absolute()
         self.spool: Path | None = Path(spool or f"{self._path}-spool")
         if reading:
-            self._engine = _reading_engine(self._path)
+            self._engine = reading_engine(self._path, BUSY_SECONDS)
             return
         with self._errors():
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -347,15 +346,3 @@ def _engine(path: Path) -> Engine:
         cursor.close()
 
     return engine
-
-
-def _reading_engine(path: Path) -> Engine:
-    """Return an engine that leaves a file, which may be anybody's, and its folder as they are."""
-    # Where nobody has the file open there is no log beside it, and SQLite need not make one.
-    in_use = path.with_name(f"{path.name}-wal").exists()
-    uri = path.as_uri() + ("?mode=ro" if in_use else "?mode=ro&immutable=1")
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)
-
-    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)

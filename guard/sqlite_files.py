@@ -1,0 +1,34 @@
+"""SQLite files that are only looked at: they may be anybody's, and stay as they are.
+
+This module does not know what is in them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+
+def reading_engine(path: Path, seconds: float) -> Engine:
+    """Return an engine that leaves a file and its folder as they are.
+
+    Args:
+        path: of the file.
+        seconds: that a connection waits for who has the file locked.
+    """
+    # Where nobody has the file open there is no log beside it, and SQLite need not make one.
+    in_use = path.with_name(f"{path.name}-wal").exists()
+    uri = path.absolute().as_uri() + ("?mode=ro" if in_use else "?mode=ro&immutable=1")
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=seconds)
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
