@@ -9,9 +9,9 @@ A known category plays the unknown one: its own head is not used, and a new one 
 examples drawn from rows marked `train`: of the category alone, or half of them with label 0. It is
 measured on rows marked `test`, on the project's own pairs that were set aside by question, and on
 these pairs' positive sides against ordinary answers (test rows of ORDINARY): pairs are as alike as
-they could be written, traffic is not. The figure is the AUROC of an answer's highest unit: the
-mean over several draws of the examples, with the 95 % interval that the number of test rows
-leaves it (Hanley and McNeil, 1982).
+they could be written, traffic is not. The figure is the AUROC of an answer's evidence, its units
+added up as at runtime and without its bound: the mean over several draws of the examples, with
+the 95 % interval that the number of test rows leaves it (Hanley and McNeil, 1982).
 
 A model that was trained with a category has seen it, so its embedding knows more than it would
 of a new one. Only a model that was trained without it (`--model`, `--unseen CATEGORY`) shows what
@@ -35,11 +35,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from guard.calibration import auroc, auroc_interval
-from guard.detectors.classifier import Classifier
+from guard.detectors.classifier import Classifier, own_pooling
 from guard.fitting import sample_of
 from guard.fitting.bags import bags, embeddings
 from guard.fitting.examples import Example
 from guard.fitting.fit import fit
+from guard.heads import TOLL
 from guard.loading import BUNDLED_MODEL
 from guard.training.data import OWN
 
@@ -241,9 +242,9 @@ def measured(held: Held, sample: Benign | None, draws: int) -> Iterator[dict[str
 
 
 def _area(head: Fitted, test: Test) -> float:
-    weights = np.array(head.weights)
-    scores = np.array([(units @ weights).max() for units in test.units])
-    return auroc(scores, test.truth)
+    weights, line, pooling = np.array(head.weights), head.calibration, own_pooling(TOLL)
+    evidence = (line.slope * (units @ weights + head.intercept) for units in test.units)
+    return auroc(np.array([pooling.response(found) for found in evidence]), test.truth)
 
 
 def _entry(
@@ -290,10 +291,17 @@ def _section(run: dict[str, Any]) -> str:
     lines = "\n".join(_line(entry) for entry in run["entries"])
     return (
         f"{head} Measured on {run['date']} with `{run['model']}` {run['version']}, {run['draws']} "
-        "draws.\n\n"
+        f"draws; {_added(run)}.\n\n"
         "| category | examples | test rows | 20 | 50 | 200 | positive / negative |\n"
         f"|---|---|---|---|---|---|---|\n{lines}\n"
     )
+
+
+def _added(run: dict[str, Any]) -> str:
+    """Return how the units of an answer were added up."""
+    if "toll" not in run:
+        return "an answer's highest unit counted, as it did at runtime then"
+    return "units add up as at runtime: a later one counts for less"
 
 
 def _line(entry: dict[str, Any]) -> str:
@@ -348,6 +356,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         "draws": given.draws,
         "unseen": given.unseen,
         "part": "own_category",
+        "toll": TOLL,
     }
     with (ROOT / "benchmarks" / "quality_runs.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(facts) + "\n")

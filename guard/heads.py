@@ -9,6 +9,7 @@ scores it in the pass that it makes anyway. The file holds no text of the exampl
     weights            one per dimension of the embedding
     intercept          logit = weights . embedding + intercept, the highest over the windows
     calibration        evidence = slope * logit + intercept, between minimum and maximum
+    toll               taken off a later unit's evidence per natural log of its number
     figures, advice    how well it did on its own examples, and what would mend it
 
 This module does not know how a head is made, or what scores it.
@@ -33,6 +34,9 @@ KIND: Final = "clearance-head"
 
 MAXIMUM_EVIDENCE: Final = 8.0
 """Bound of the absolute value, as the built-in categories have it."""
+
+TOLL: Final = 1.0
+"""Of a new head, see `OwnHead.toll`."""
 
 SIZE_LIMIT: Final = 1_000_000
 """Bytes: larger than any head; a file beyond it is something else."""
@@ -98,6 +102,9 @@ class OwnHead(_Model):
         weights: one per dimension of the embedding.
         intercept: added to the weighted sum.
         calibration: from logit to evidence.
+        toll: what is taken off a unit's evidence per natural log of its place in the answer, at
+            least 0. Of ordinary units at most exp(-x) have evidence above x, so that with 1 false
+            alarms grow with the log of the number of units and not with that number.
         figures: of the fit, for people.
         advice: what would mend it, for people.
     """
@@ -109,13 +116,16 @@ class OwnHead(_Model):
     weights: Annotated[tuple[Number, ...], Field(min_length=1, strict=False)]
     intercept: Number
     calibration: HeadCalibration
+    toll: Annotated[float, Field(ge=0, le=MAXIMUM_EVIDENCE, allow_inf_nan=False)] = 0.0
     figures: dict[str, Any] = Field(default_factory=dict)
     advice: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @property
     def digest(self) -> str:
         """What changes whenever the same text may get other evidence."""
-        scored = self.model_dump(include={"category", "weights", "intercept", "calibration"})
+        scored = self.model_dump(
+            include={"category", "weights", "intercept", "calibration", "toll"}
+        )
         return hashlib.sha256(json.dumps(scored).encode()).hexdigest()[:8]
 
     def write(self, path: Path) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from guard.categories import CATEGORIES
 from guard.detectors import model_directory, unfamiliar
 from guard.detectors.base import Finding
-from guard.detectors.pooling import CLOSING
+from guard.detectors.pooling import CLOSING, Pooling
 from guard.encoding import Encoder
 from guard.errors import ModelError
 from guard.memory import give_back
@@ -47,6 +47,9 @@ _SLOW_FUSIONS: Final = ("SkipLayerNormFusion",)
 
 _INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _EMBEDDING: Final = "sentence_embedding"
+
+TOLLED: Final = 12
+"""Units behind which the toll of an own category grows no more, so that one bad sentence counts."""
 """The output with the pooled embedding; few models have it."""
 
 _INTEGERS: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
@@ -102,6 +105,7 @@ class Classifier:
         self.version = model.version
         self.experimental: Mapping[str, str] = model.experimental
         self.pooling = {head.category: head.pooling for head in reversed(model.heads)}
+        self.pooling |= {head.category: own_pooling(head.toll) for head in heads}
         self.confusions: Mapping[str, tuple[Confusion, ...]] = {
             head.category: head.calibration.confusion
             for head in reversed(model.heads)
@@ -264,6 +268,15 @@ class _OwnHeads:
             (head.category, head.calibration.evidence(float(logit)))
             for head, logit in zip(self.heads, logits, strict=True)
         ]
+
+
+def own_pooling(toll: float) -> Pooling:
+    """Return how the units of a category of one's own add up: each for itself, later ones for less.
+
+    Args:
+        toll: see `OwnHead.toll`; behind `TOLLED` units it does not grow.
+    """
+    return Pooling(toll=toll, lone=toll * math.log(TOLLED))
 
 
 def _highest(logits: NDArray[Any]) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from guard.errors import ConfigurationError, ModelError
 from guard.fitting import benign
 from guard.fitting.bags import bags
 from guard.fitting.fit import fit
-from guard.heads import BelongsTo, OwnHead, unusable_name
+from guard.heads import TOLL, BelongsTo, OwnHead, unusable_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -77,6 +77,7 @@ def make_head(
         weights=found.weights,
         intercept=found.intercept,
         calibration=found.calibration,
+        toll=TOLL,
         figures=found.figures,
         advice=found.advice,
     )

@@ -17,6 +17,7 @@ from guard.fitting.bags import Bag, bags, near_copies
 from guard.fitting.benign import Benign
 from guard.fitting.examples import Example
 from guard.fitting.fit import FEWEST, _folds
+from guard.heads import TOLL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +114,10 @@ class TestLearning:
         others = [evidence(head, tiny, text(rng, HARBOUR)) for _ in range(30)]
         assert min(of_it) > 1
         assert max(others) < -1
+
+    def test_later_units_cost(self, head: OwnHead) -> None:
+        """A new head takes a toll, so that long answers have no more alarms for being long."""
+        assert head.toll == TOLL
 
     def test_without_a_sample(self, tiny: Classifier) -> None:
         """A model without a benign sample learns from the rows alone."""

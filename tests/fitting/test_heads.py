@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.detectors.base import Passage
-from guard.detectors.classifier import Classifier, _OwnHeads
+from guard.detectors.classifier import TOLLED, Classifier, _OwnHeads, own_pooling
+from guard.detectors.pooling import Pool
 from guard.errors import ModelError
-from guard.heads import MAXIMUM_EVIDENCE, BelongsTo, HeadCalibration, OwnHead, read
+from guard.heads import MAXIMUM_EVIDENCE, TOLL, BelongsTo, HeadCalibration, OwnHead, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,7 @@ HEADS = st.builds(
     weights=st.lists(NUMBERS, min_size=1, max_size=20).map(tuple),
     intercept=NUMBERS,
     calibration=CALIBRATIONS,
+    toll=st.floats(0, MAXIMUM_EVIDENCE),
     advice=st.lists(st.text(), max_size=2).map(tuple),
 )
 PLAIN = HeadCalibration(slope=1.0, intercept=0.0, minimum=-5.0, maximum=5.0)
@@ -87,6 +89,16 @@ class TestEvidence:
         assert math.isnan(evidence)
 
 
+class TestLength:
+    """Answers of many units."""
+
+    @given(units=st.integers(1, TOLLED), limit=st.floats(1.0, 5.0))
+    def test_false_alarms_grow_with_the_log(self, units: int, limit: float) -> None:
+        """Where evidence is as likely as it may be in ordinary text, that is what is over it."""
+        tolls = -own_pooling(TOLL).running(np.zeros(units))
+        assert np.exp(-limit - tolls).sum() <= math.exp(-limit) * (1 + math.log(units)) + 1e-12
+
+
 class TestFile:
     """The file of a head."""
 
@@ -103,6 +115,7 @@ class TestFile:
         head = head_for(tiny)
         assert head_for(tiny, advice=("Write more.",)).digest == head.digest
         assert head_for(tiny, intercept=0.1).digest != head.digest
+        assert head_for(tiny, toll=1.0).digest != head.digest
 
     def test_a_place_that_cannot_be_written(self, tiny: Classifier, tmp_path: Path) -> None:
         """A folder that is not there is an error that names the file."""
@@ -216,6 +229,23 @@ class TestInTheClassifier:
         assert len(classifier.judge("", text).windows) > 3
         (_, own) = classifier(Passage(text))
         assert own.evidence == pytest.approx(4.0)
+
+    def test_later_units_count_for_less(self, tiny: Classifier, tiny_path: Path) -> None:
+        """A unit's evidence is lowered by the log of its place, and by no more from some on."""
+        classifier = Classifier(tiny_path, verify=False, heads=[head_for(tiny, toll=1.0)])
+        pool, found = Pool({classifier.name: classifier.pooling}), []
+        findings = [f for f in classifier(Passage("rival")) if f.category == "rival_talk"]
+        for _ in range(TOLLED + 8):
+            found.append(pool.pooled(findings)[0].evidence)
+            pool = pool.after(findings)
+        places = np.minimum(np.arange(1, TOLLED + 9), TOLLED)
+        assert found == pytest.approx(findings[0].evidence - np.log(places))
+
+    def test_a_file_without_a_toll(self, tiny: Classifier, tiny_path: Path) -> None:
+        """A head that says nothing of it has every unit count alike."""
+        classifier = Classifier(tiny_path, verify=False, heads=[head_for(tiny)])
+        running = classifier.pooling["rival_talk"].running(np.ones(30))
+        assert running.tolist() == [1.0] * 30
 
     def test_prompts_are_not_judged(self, tiny: Classifier, tiny_path: Path) -> None:
         """Own categories are of responses."""
