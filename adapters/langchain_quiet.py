@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langsmith import tracing_context
-from pydantic import ValidationError
 
-from guard.errors import InputError
+from guard.adapters.masking import behind, quoted, raise_alone, stand_in, withholds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -58,71 +57,20 @@ def masked(guard: Guard) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        spoken = [each for each in _behind(error, earlier) if not _is_refusal(each)]
+        spoken = [each for each in behind(error, earlier) if not _is_refusal(each)]
         for each in spoken:
             if "response" in vars(each):
                 # The framework tells callbacks of it.
                 vars(each)["response"] = None
-        if not spoken or guard.check(_quoted(spoken)).action not in ("rewrite", "block"):
+        if not spoken or not withholds(guard.check(quoted(spoken))):
             raise
-        name = type(error).__name__
-        raise_alone(
-            InputError(
-                f"the answer could not be read (`{name}`), and the error quotes what may not leave"
-            )
-        )
-
-
-def told(error: Exception) -> str:
-    """Return everything that can be read of an error, and of those that it was raised from."""
-    return _quoted(_behind(error))
-
-
-def raise_alone(error: Exception) -> NoReturn:
-    """Raise an error with nothing behind it.
-
-    `raise ... from None` says only that nobody should print what is.
-    """
-    try:
-        raise error from None
-    finally:
-        error.__context__ = None
-
-
-def _behind(error: BaseException, earlier: BaseException | None = None) -> list[BaseException]:
-    """Return an error with all that it was raised from and all of its group, each once.
-
-    Args:
-        error: the last one.
-        earlier: one that was there before, which is left out.
-    """
-    found: list[BaseException] = []
-    seen, waiting = {id(earlier)}, [error]
-    while waiting:
-        each = waiting.pop(0)
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        found.append(each)
-        group = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
-        waiting += [one for one in (each.__cause__, each.__context__, *group) if one is not None]
-    return found
+        raise_alone(stand_in(error))
 
 
 def _is_refusal(error: BaseException) -> bool:
     """Return whether an error says that the backend gave no answer."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return isinstance(status, int) and status >= _REFUSED
-
-
-def _quoted(errors: list[BaseException]) -> str:
-    """Return everything that can be read of errors."""
-    read: list[Any] = []
-    for error in errors:
-        read += [error, *error.args, *vars(error).values()]
-        if isinstance(error, ValidationError):
-            read.append(error.errors())
-    return "\n".join(dict.fromkeys(map(str, read)))
 
 
 def quiet_iterator(source: Iterator[_T]) -> Generator[_T]:

@@ -22,7 +22,8 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command, Send
 
 from guard.adapters.langchain_messages import exchange_of
-from guard.adapters.langchain_quiet import conversation, raise_alone, told
+from guard.adapters.langchain_quiet import conversation
+from guard.adapters.masking import raise_alone, told
 from guard.errors import InputError
 from guard.exchange import Choice, Exchange, Message, ToolCall
 from guard.verdict import Verdict

@@ -49,6 +49,7 @@ from guard.adapters.litellm_answers import (
     form_of,
     refused,
 )
+from guard.adapters.masking import aread_masked, masked, read_masked, stand_in, told, withholds
 from guard.engine import Guard
 from guard.wire.formats import is_open
 
@@ -122,7 +123,8 @@ class GuardedCompletions:
             if verdict.message:
                 chunks = refused(call, call.refusal(verdict))
                 return chunks if call.asked.stream else next(chunks)
-        answer = self._owner.completion(*args, **options)
+        with masked(self._guard):
+            answer = self._owner.completion(*args, **options)
         if not isinstance(answer, ModelResponse):
             return _streamed(call, answer)
         whole = WholeAnswer(call, answer)
@@ -137,7 +139,8 @@ class GuardedCompletions:
             if verdict.message:
                 chunks = refused(call, call.refusal(verdict))
                 return _each(chunks) if call.asked.stream else next(chunks)
-        answer = await self._owner.acompletion(*args, **options)
+        with masked(self._guard):
+            answer = await self._owner.acompletion(*args, **options)
         if not isinstance(answer, ModelResponse):
             return _astreamed(call, answer)
         whole = WholeAnswer(call, answer)
@@ -254,7 +257,7 @@ class GuardLiteLLM(CustomGuardrail):
     ) -> AsyncGenerator[Any, None]:
         """Judge a stream; its chunks leave once their texts were judged."""
         route, logs = _route(user_api_key_dict), _Logs(request_data)
-        async with aclosing(_aread(response)) as chunks:
+        async with aclosing(aread_masked(self.guard, _aread(response))) as chunks:
             first = await anext(chunks, None)
             form, given = form_of(first, route), _rest(first, chunks)
             if form is None:
@@ -266,6 +269,27 @@ class GuardLiteLLM(CustomGuardrail):
             async with aclosing(given):
                 async for chunk in given:
                     yield chunk
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> Any:
+        """Judge an error, which may quote an answer; return what the client is told instead.
+
+        `None` leaves it as it is.
+        """
+        del user_api_key_dict, traceback_str
+        after = GuardrailEventHooks.post_call
+        if self.should_run_guardrail(data=request_data, event_type=after) is not True:
+            return None
+        try:
+            verdict = await self.guard.acheck(told(original_exception))
+        except Exception:  # noqa: BLE001  # LiteLLM would deliver the error
+            return _failure_of(original_exception)
+        return _failure_of(original_exception) if withholds(verdict) else None
 
     async def async_pre_call_deployment_hook(
         self, kwargs: dict[str, Any], call_type: Any
@@ -297,6 +321,14 @@ class GuardLiteLLM(CustomGuardrail):
             model=str(data.get("model") or ""),
             llm_provider="",
         )
+
+
+def _failure_of(error: Exception) -> Any:
+    """Return what LiteLLM's proxy answers in the place of an error."""
+    from fastapi import HTTPException  # noqa: PLC0415  # who has no proxy need not have it
+
+    status = getattr(error, "status_code", None)
+    return HTTPException(status if isinstance(status, int) else 500, str(stand_in(error)))
 
 
 def _check_mode(mode: Any, *, judges_input: bool) -> None:
@@ -357,7 +389,7 @@ def _streamed(call: Call, chunks: Iterable[Any]) -> Generator[Any, None, None]:
     """Yield the chunks of a stream that may leave."""
     driver, answer = call.guard.driver, StreamedAnswer(call)
     try:
-        with closing(_read(chunks)) as given:
+        with closing(read_masked(call.guard, _read(chunks))) as given:
             for chunk in given:
                 steps = answer.feed(chunk)
                 while (text := driver.advance(steps)) is not None:
@@ -383,7 +415,7 @@ async def _astreamed(
     """
     driver, answer = call.guard.driver, StreamedAnswer(call)
     try:
-        async with aclosing(_aread(chunks)) as given:
+        async with aclosing(aread_masked(call.guard, _aread(chunks))) as given:
             async for chunk in given:
                 steps = answer.feed(chunk)
                 while (text := await driver.aadvance(steps)) is not None:

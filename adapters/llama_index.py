@@ -41,6 +41,7 @@ try:
 except ImportError as error:
     raise MissingExtraError(error.name or "llama-index-core", "llama-index") from error
 
+from guard.adapters.masking import aread_masked, masked, read_masked
 from guard.adapters.turns import (
     Draft,
     StreamedTurn,
@@ -56,7 +57,7 @@ from guard.wire.detail import detail
 from guard.wire.parts import joined, setter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 
     from llama_index.core.base.llms.types import ContentBlock
     from llama_index.core.llms.llm import ToolSelection
@@ -139,14 +140,14 @@ class GuardedLLM(LLM):
         """Ask; return what of the answer may be delivered."""
         asked = exchange_of(messages)
         answer: ChatResponse | None = self._refusal(asked, ChatResponse)
-        return answer or self._judged(asked, self._quiet.chat(messages, **kwargs))
+        return answer or self._judged(asked, lambda: self._quiet.chat(messages, **kwargs))
 
     @callbacks.llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """As `chat`, asynchronous."""
         asked = exchange_of(messages)
         answer: ChatResponse | None = await self._arefusal(asked, ChatResponse)
-        return answer or await self._ajudged(asked, await self._quiet.achat(messages, **kwargs))
+        return answer or await self._ajudged(asked, lambda: self._quiet.achat(messages, **kwargs))
 
     @callbacks.llm_chat_callback()
     def stream_chat(
@@ -174,7 +175,7 @@ class GuardedLLM(LLM):
         asked = _prompted(prompt)
         answer: CompletionResponse | None = self._refusal(asked, CompletionResponse)
         return answer or self._judged(
-            asked, self._quiet.complete(prompt, formatted=formatted, **kwargs)
+            asked, lambda: self._quiet.complete(prompt, formatted=formatted, **kwargs)
         )
 
     @callbacks.llm_completion_callback()
@@ -185,7 +186,7 @@ class GuardedLLM(LLM):
         asked = _prompted(prompt)
         answer: CompletionResponse | None = await self._arefusal(asked, CompletionResponse)
         return answer or await self._ajudged(
-            asked, await self._quiet.acomplete(prompt, formatted=formatted, **kwargs)
+            asked, lambda: self._quiet.acomplete(prompt, formatted=formatted, **kwargs)
         )
 
     @callbacks.llm_completion_callback()
@@ -223,12 +224,16 @@ class GuardedLLM(LLM):
             return None
         return _not_asked(await self.guard.acheck_input(asked), kind)
 
-    def _judged(self, asked: Exchange, response: _T) -> _T:
+    def _judged(self, asked: Exchange, ask: Callable[[], _T]) -> _T:
+        with masked(self.guard):
+            response = ask()
         turn: WholeTurn[_Response] = WholeTurn(self.guard.session(asked, stream=False))
         self.guard.driver.run(turn.judge([_draft(response, turn)]))
         return cast("_T", _delivered(response, turn))
 
-    async def _ajudged(self, asked: Exchange, response: _T) -> _T:
+    async def _ajudged(self, asked: Exchange, ask: Callable[[], Awaitable[_T]]) -> _T:
+        with masked(self.guard):
+            response = await ask()
         turn: WholeTurn[_Response] = WholeTurn(self.guard.session(asked, stream=False))
         await self.guard.driver.arun(turn.judge([_draft(response, turn)]))
         return cast("_T", _delivered(response, turn))
@@ -239,7 +244,9 @@ class GuardedLLM(LLM):
             return
         driver, stream = self.guard.driver, _Stream(self.guard, asked, kind)
         try:
-            with closing(ask()) as source:
+            with masked(self.guard):
+                given = ask()
+            with closing(read_masked(self.guard, given)) as source:
                 for response in source:
                     driver.run(stream.feed(response))
                     yield from stream.turn.ready()
@@ -254,7 +261,9 @@ class GuardedLLM(LLM):
             return
         driver, stream = self.guard.driver, _Stream(self.guard, asked, kind)
         try:
-            async with aclosing(await ask()) as source:
+            with masked(self.guard):
+                given = await ask()
+            async with aclosing(aread_masked(self.guard, given)) as source:
                 async for response in source:
                     await driver.arun(stream.feed(response))
                     for ready in stream.turn.ready():

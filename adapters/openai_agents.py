@@ -44,6 +44,7 @@ try:
 except ImportError as error:
     raise MissingExtraError(error.name or "openai-agents", "openai-agents") from error
 
+from guard.adapters.masking import aread_masked, masked
 from guard.adapters.turns import plain
 from guard.exchange import Choice, Exchange, Message, ToolCall
 from guard.wire.detail import detail
@@ -147,7 +148,8 @@ class GuardedModel(Model):
         if (refused := await self._not_asked(call)) is not None:
             document, _ = parse(call.refusal(refused))
             return ModelResponse(_items(document["output"]), Usage(), None)
-        response = await self._inner.get_response(**given)
+        with masked(self._guard):
+            response = await self._inner.get_response(**given)
         output = [_dumped(item) for item in response.output]
         body = call.body(written({"id": response.response_id or "", "output": output}).encode())
         await self._guard.driver.arun(body.judge())
@@ -171,8 +173,8 @@ class GuardedModel(Model):
         stream = _Stream(self._guard, call.relay())
         inner: Any = self._inner.stream_response(**given)
         try:
-            async with aclosing(inner):
-                async for event in inner:
+            async with aclosing(aread_masked(self._guard, inner)) as events:
+                async for event in events:
                     async for ready in stream.feed(event):
                         yield ready
             async for ready in stream.run(stream.relay.finish()):

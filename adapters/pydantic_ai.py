@@ -16,7 +16,7 @@ This module does not know how a text is judged or held back (`guard.adapters.tur
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -45,6 +45,7 @@ try:
 except ImportError as error:
     raise MissingExtraError(error.name or "pydantic-ai", "pydantic-ai") from error
 
+from guard.adapters.masking import aread_masked, masked
 from guard.adapters.turns import (
     Draft,
     StreamedTurn,
@@ -135,7 +136,8 @@ class GuardedModel(WrapperModel):
         asked = exchange_of(messages, self.model_name)
         if (refused := await self._not_asked(asked)) is not None:
             return refused
-        response = await super().request(messages, model_settings, model_request_parameters)
+        with masked(self._guard):
+            response = await super().request(messages, model_settings, model_request_parameters)
         return await self._judged(asked, response)
 
     @asynccontextmanager
@@ -153,9 +155,12 @@ class GuardedModel(WrapperModel):
                 refused, model_request_parameters=model_request_parameters, replay_events=True
             )
             return
-        async with super().request_stream(
+        opening = super().request_stream(
             messages, model_settings, model_request_parameters, run_context
-        ) as inner:
+        )
+        async with AsyncExitStack() as stack:
+            with masked(self._guard):
+                inner = await stack.enter_async_context(opening)
             guarded = _GuardedResponse(
                 model_request_parameters, guard=self._guard, asked=asked, inner=inner
             )
@@ -168,12 +173,14 @@ class GuardedModel(WrapperModel):
         self, request_context: ModelRequestContext, *, instructions: str | None = None
     ) -> ModelResponse:
         """Have a history made shorter; return what of it may be delivered."""
-        response = await super().compact_messages(request_context, instructions=instructions)
+        with masked(self._guard):
+            response = await super().compact_messages(request_context, instructions=instructions)
         return await self._judged(exchange_of(request_context.messages, self.model_name), response)
 
     def batch_decode(self, result: BatchResult, request: BatchRequest) -> ModelResponse:
         """Return what of an answer in a batch may be delivered."""
-        response = super().batch_decode(result, request)
+        with masked(self._guard):
+            response = super().batch_decode(result, request)
         turn = self._turn(exchange_of(request.messages, self.model_name))
         self._guard.driver.run(turn.judge([_draft(response, turn)]))
         return _delivered(response, turn)
@@ -395,13 +402,14 @@ class _GuardedResponse(StreamedResponse):
 
     async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
         driver = self.guard.driver
-        async for event in self.inner:
-            # The framework makes these anew of what leaves.
-            if isinstance(event, PartEndEvent | FinalResultEvent):
-                continue
-            await driver.arun(self._turn.feed(self._draft(event)))
-            for ready in self._turn.ready():
-                yield self._applied(ready)
+        async with aclosing(aread_masked(self.guard, self.inner)) as events:
+            async for event in events:
+                # The framework makes these anew of what leaves.
+                if isinstance(event, PartEndEvent | FinalResultEvent):
+                    continue
+                await driver.arun(self._turn.feed(self._draft(event)))
+                for ready in self._turn.ready():
+                    yield self._applied(ready)
         if self.cancelled:
             return
         said = "".join(p.content for p in self.inner.get().parts if isinstance(p, TextPart))

@@ -44,6 +44,9 @@ ROOT = Path(__file__).parents[3]
 
 KEY = "sk-made-up-master-key-for-tests"
 
+PASSED = "/passed/v1/chat/completions"
+"""A path of the proxy's that passes a provider's answers through."""
+
 START_SECONDS = 240.0
 """In which a proxy must be ready: it imports for half a minute on a busy machine."""
 
@@ -177,7 +180,16 @@ def _configuration(backend: str) -> dict[str, Any]:
             },
         }
     )
+    passed = {
+        "path": PASSED,
+        "target": f"{backend}/v1/chat/completions",
+        "headers": {"Authorization": "Bearer made-up-key"},
+        "guardrails": ["words"],
+    }
     return config | {
-        "litellm_settings": {"callbacks": [f"{parts}.recorder"]},
-        "general_settings": {"master_key": KEY},
+        "litellm_settings": {
+            "callbacks": [f"{parts}.recorder"],
+            "enable_json_schema_validation": True,
+        },
+        "general_settings": {"master_key": KEY, "pass_through_endpoints": [passed]},
     }

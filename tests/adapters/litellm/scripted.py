@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 
 ASKED: Final = [{"role": "user", "content": PROMPT}]
 
+SCHEMA: Final = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "plant",
+        "schema": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}},
+            "required": ["name"],
+        },
+    },
+}
+"""A document that is asked for, as LiteLLM's `response_format`."""
+
 _VARYING: Final = ("created", "created_at", "completed_at", "id", "item_id", "_hidden_params")
 """Keys whose values differ from call to call."""
 

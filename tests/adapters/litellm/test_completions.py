@@ -19,8 +19,9 @@ from guard.exchange import Choice
 from guard.journal.store import Journal
 from guard.server.scripted import Delivery, Reply
 from tests.adapters.leak_lab import FINE, PROMPT, call, run_example
-from tests.adapters.litellm.scripted import ASKED, Subject, recorded
+from tests.adapters.litellm.scripted import ASKED, SCHEMA, Subject, recorded
 from tests.adapters.missing_extra import error_without, loaded_with
+from tests.adapters.shared import Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,6 +179,23 @@ class TestFailures:
             assert "zblock" not in repr((error, vars(error)))
             error = error.__cause__ or error.__context__
         assert backend.requests
+
+    async def test_an_error_quotes_nothing_that_was_not_judged(
+        self,
+        backend: ScriptedApp,
+        make_guard: Callable[..., Guard],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """LiteLLM's error about a document that is not as was asked holds it; others stand."""
+        monkeypatch.setattr(litellm, "enable_json_schema_validation", True)
+        bad = Subject((Choice('{"nom": "zblock"}'),), make_guard(), backend)
+        for ask in (bad.llm.completion, bad.llm.acompletion):
+            with pytest.raises(InputError, match="quotes what may not leave") as caught:
+                await Side(None).settled(ask(**bad.options(response_format=SCHEMA)))
+            assert caught.value.__context__ is None
+        fine = Subject((Choice('{"nom": "fern"}'),), make_guard(), backend)
+        with pytest.raises(litellm.exceptions.JSONSchemaValidationError, match="fern"):
+            fine.llm.completion(**fine.options(response_format=SCHEMA))
 
     def test_a_reader_that_leaves_closes_the_row(
         self, ask: Callable[..., Any], make_guard: Callable[..., Guard], tmp_path: Path

@@ -16,7 +16,7 @@ from guard.errors import ConfigurationError, InputError
 from guard.wire import ledger
 from guard.wire.parts import BodyError
 from tests.adapters.leak_lab import FINE, PROMPT
-from tests.adapters.litellm.scripted import ASKED, Subject
+from tests.adapters.litellm.scripted import ASKED, SCHEMA, Subject
 from tests.adapters.litellm.test_leaks import FORMS
 
 if TYPE_CHECKING:
@@ -153,6 +153,18 @@ class TestProxy:
         assert backend.requests == []
         answer = proxy.ask("/v1/embeddings", "words", model="gpt-5.5", input=PROMPT)
         assert answer.is_success, answer.text
+
+    def test_errors_quote_nothing_that_was_not_judged(
+        self, proxy: Proxy, backend: ScriptedApp
+    ) -> None:
+        """LiteLLM quotes a document that is not as was asked; others are told as ever."""
+        asked = {"model": "gpt-5.5", "messages": ASKED, "response_format": SCHEMA}
+        for said, told in ((BAD, "quotes what may not leave"), (FINE, FINE)):
+            backend.script(PROMPT, said)
+            answer = proxy.ask("/v1/chat/completions", "words", **asked)
+            assert answer.status_code == 500
+            assert told in answer.text
+            assert "zblock" not in answer.text
 
     def test_the_example_answers(self, proxy: Proxy, backend: ScriptedApp) -> None:
         """The documentation's guardrail, which the configuration alone describes."""

@@ -181,7 +181,32 @@ class TestAnswers:
 
 
 class TestStreams:
-    """Streams that are not read to their end."""
+    """Streams that are not read to their end, and errors."""
+
+    async def test_an_error_quotes_nothing_that_was_not_judged(
+        self, make_guard: Callable[..., Guard]
+    ) -> None:
+        """LLMs quote what they could not parse; an error in which nothing is found stands."""
+
+        class Failing(ScriptedLLM):
+            said: str
+
+            def chat(self, messages: Any, **_: Any) -> ChatResponse:
+                raise ValueError(f"no JSON: {self.said}, {messages}")
+
+            async def astream_chat(self, messages: Any, **_: Any) -> Any:
+                async def given() -> Any:
+                    yield ChatResponse(message=ChatMessage(role="assistant", content="Fe"))
+                    raise ValueError(f"no JSON: {self.said}, {messages}")
+
+                return given()
+
+        bad, fine = (make_guard().wrap(Failing(answers=[], said=s)) for s in ("zblock", "ferns"))
+        for llm, kind, match in ((bad, InputError, "may not leave"), (fine, ValueError, "ferns")):
+            with pytest.raises(kind, match=match):
+                llm.chat(ASKED)
+            with pytest.raises(kind, match=match):
+                _ = [each async for each in await llm.astream_chat(ASKED)]
 
     def test_a_stream_that_is_left_has_a_closed_row(
         self, make_guard: Callable[..., Guard], tmp_path: Path

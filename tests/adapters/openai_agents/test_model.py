@@ -11,6 +11,7 @@ pytest.importorskip("agents", reason="openai-agents is not installed")
 from agents import (
     Agent,
     InputGuardrailTripwireTriggered,
+    ModelBehaviorError,
     ModelProvider,
     ModelResponse,
     OutputGuardrailTripwireTriggered,
@@ -20,6 +21,7 @@ from agents import (
     function_tool,
     set_trace_processors,
 )
+from agents.testing import ModelStep, ScriptedModel
 from openai.types.responses import ResponseCompletedEvent
 
 from guard.adapters.openai_agents import input_guardrail, output_guardrail, tool_guardrails
@@ -146,6 +148,19 @@ class TestAnswers:
         agent = Agent(name="Gardener", model="any")
         result = await Runner.run(agent, PROMPT, run_config=config)
         assert result.final_output == "[replaced]"
+
+    async def test_an_error_quotes_nothing_that_was_not_judged(
+        self, make_guard: Callable[..., Guard]
+    ) -> None:
+        """Models quote what they could not read; an error in which nothing is found stands."""
+        for said, kind in (("zblock", InputError), ("ferns", ModelBehaviorError)):
+            error = ModelBehaviorError(f"no JSON: {said}")
+            model: Any = make_guard().wrap(ScriptedModel([ModelStep(error=error)] * 2))
+            with pytest.raises(kind) as caught:
+                await model.get_response(**asked())
+            assert "zblock" not in repr((caught.value, caught.value.__context__))
+            with pytest.raises(kind):
+                _ = [event async for event in model.stream_response(**asked())]
 
 
 class TestGuardrails:

@@ -13,7 +13,7 @@ pytest.importorskip("pydantic_ai", reason="pydantic-ai is not installed")
 from pydantic_ai import Agent
 from pydantic_ai.capabilities import RaiseContentFilterError
 from pydantic_ai.direct import model_request, model_request_stream
-from pydantic_ai.exceptions import ContentFilterError
+from pydantic_ai.exceptions import ContentFilterError, UnexpectedModelBehavior
 from pydantic_ai.messages import (
     ModelRequest,
     ModelResponse,
@@ -188,6 +188,31 @@ class TestStreams:
             async for _ in stream:
                 assert "zblock" not in repr(stream)
                 assert "zblock" not in repr(stream.get())
+
+    async def test_an_error_quotes_nothing_that_was_not_judged(
+        self, make_guard: Callable[..., Guard]
+    ) -> None:
+        """Models quote what they could not read; an error in which nothing is found stands."""
+
+        def model(said: str) -> Any:
+            error = UnexpectedModelBehavior("Invalid response", body=said)
+
+            def whole(*_: Any) -> ModelResponse:
+                raise error
+
+            async def stream(*_: Any) -> Any:
+                yield "Fe"
+                raise error
+
+            return make_guard().wrap(FunctionModel(whole, stream_function=stream))
+
+        for said, kind in (("zblock", InputError), ("ferns", UnexpectedModelBehavior)):
+            with pytest.raises(kind) as caught:
+                await model_request(model(said), ASKED)
+            assert "zblock" not in repr(vars(caught.value))
+            async with model_request_stream(model(said), ASKED) as stream:
+                with pytest.raises(kind):
+                    _ = [event async for event in stream]
 
     async def test_a_stream_that_is_left_has_a_closed_row(
         self, make_guard: Callable[..., Guard], tmp_path: Path
