@@ -65,6 +65,15 @@ _HOOKS: Final = (
     "async_post_call_streaming_iterator_hook",
 )
 
+_HOOKED: Final = frozenset(
+    {
+        *("completion", "acompletion", "responses", "aresponses"),
+        *("anthropic_messages", "aanthropic_messages"),
+        *("aget_responses", "adelete_responses", "acancel_responses", "acompact_responses"),
+    }
+)
+"""Kinds of calls around whose answers LiteLLM runs a guardrail's hooks, whole and streamed."""
+
 _OPEN: Final = re.compile(r"/(rerank|batches|fine_tuning/jobs)(/[^/]+)?$")
 """How further paths end whose answers hold no text of a model's."""
 
@@ -220,10 +229,10 @@ class GuardLiteLLM(CustomGuardrail):
                 class's message.
             litellm.exceptions.BadRequestError: its answer could not be guarded.
         """
-        del cache, call_type
+        del cache
         route = _route(user_api_key_dict)
         form = form_of(None, route) or (CHAT if route is None else None)
-        if form is None:
+        if form is None or not (route is None or _is_hooked(call_type, data)):
             self._admit(route, data)
         elif self._limits:
             call = call_of(self.guard, form, data)
@@ -316,8 +325,9 @@ class GuardLiteLLM(CustomGuardrail):
         if known or self.unguarded == "pass":
             return
         raise BadRequestError(
-            message=f"{route or 'this call'} cannot be guarded: use chat completions, responses "
-            "or messages, or allow it with the guardrail's `unguarded: pass`",
+            message=f"{route or 'this call'} cannot be guarded: use LiteLLM's own chat "
+            "completions, responses or messages over HTTP, or allow it with the guardrail's "
+            "`unguarded: pass`",
             model=str(data.get("model") or ""),
             llm_provider="",
         )
@@ -353,6 +363,16 @@ def _check_mode(mode: Any, *, judges_input: bool) -> None:
 def _route(user: Any) -> str | None:
     """Return the path of a request, `None` where it did not come over HTTP."""
     return getattr(user, "request_route", None)
+
+
+def _is_hooked(call_type: Any, data: Mapping[str, Any]) -> bool:
+    """Return whether LiteLLM lets a guardrail judge the answer to a request of its proxy.
+
+    It does not where it passes a provider's answer through, or sends it by a websocket: a message
+    of one has what its client wrote, which can be no logging object.
+    """
+    kind = str(getattr(call_type, "value", call_type))
+    return kind in _HOOKED and hasattr(data.get("litellm_logging_obj"), "model_call_details")
 
 
 class _Logs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from guard.errors import ConfigurationError, InputError
 from guard.wire import ledger
 from guard.wire.parts import BodyError
 from tests.adapters.leak_lab import FINE, PROMPT
+from tests.adapters.litellm.conftest import KEY, PASSED
 from tests.adapters.litellm.scripted import ASKED, SCHEMA, Subject
 from tests.adapters.litellm.test_leaks import FORMS
 
@@ -153,6 +155,34 @@ class TestProxy:
         assert backend.requests == []
         answer = proxy.ask("/v1/embeddings", "words", model="gpt-5.5", input=PROMPT)
         assert answer.is_success, answer.text
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_what_is_passed_through_is_refused(
+        self,
+        proxy: Proxy,
+        backend: ScriptedApp,
+        stream: bool,  # noqa: FBT001  # a parameter
+    ) -> None:
+        """LiteLLM lets nobody judge such a stream, whatever its path looks like."""
+        backend.script(PROMPT, BAD)
+        answer = proxy.ask(PASSED, stream=stream, model="gpt-5.5", messages=ASKED)
+        assert answer.status_code == 400
+        assert "cannot be guarded" in answer.text
+        assert backend.requests == []
+
+    @pytest.mark.parametrize("more", [{}, {"litellm_logging_obj": {"model_call_details": {}}}])
+    def test_websockets_are_refused(
+        self, proxy: Proxy, backend: ScriptedApp, more: dict[str, Any]
+    ) -> None:
+        """LiteLLM lets nobody judge what they send, whatever a message claims to be."""
+        connect = pytest.importorskip("websockets.sync.client").connect
+        backend.script(PROMPT, BAD)
+        url = f"{proxy.url.replace('http', 'ws')}/v1/responses?model=claude"
+        asked = {"model": "claude", "input": PROMPT, "guardrails": ["words"]} | more
+        with connect(url, additional_headers={"authorization": f"Bearer {KEY}"}) as socket:
+            socket.send(json.dumps({"type": "response.create"} | asked))
+            assert "cannot be guarded" in socket.recv(timeout=30)
+        assert backend.requests == []
 
     def test_errors_quote_nothing_that_was_not_judged(
         self, proxy: Proxy, backend: ScriptedApp
