@@ -84,6 +84,12 @@ _METHODS: Final = (
 )
 """What an LLM is asked by."""
 
+_READ: Final = (
+    *("block_type", "text", "content", "num_tokens"),
+    *("tool_call_id", "tool_name", "tool_kwargs"),
+)
+"""Fields of texts, thoughts and calls that are read as such, or hold no text of the model's."""
+
 _Response: TypeAlias = "ChatResponse | CompletionResponse"
 _T = TypeVar("_T", ChatResponse, CompletionResponse)
 
@@ -327,10 +333,9 @@ def _calls(response: _Response) -> list[ToolCallBlock]:
 
 def _beside(response: _Response) -> Iterator[Part]:
     """Yield what a response says that is no text, thought or call."""
-    known = (TextBlock, ThinkingBlock, ToolCallBlock)
     for block in _blocks(response):
-        if not isinstance(block, known):
-            yield from lone_parts(block, ("block_type",))
+        known = isinstance(block, TextBlock | ThinkingBlock | ToolCallBlock)
+        yield from lone_parts(block, _READ if known else ("block_type",))
     if isinstance(response, ChatResponse):
         yield from lone_parts(response.message.additional_kwargs)
     yield from lone_parts(response.additional_kwargs)
@@ -353,6 +358,7 @@ def _draft(response: _Response, turn: WholeTurn[_Response]) -> Draft[_Response]:
         text_part("reasoning", new["thought"], setter(new, "thought")),
         text_part("content", new["text"], setter(new, "text")),
         *_beside(response),
+        *lone_parts(response.delta or ""),
     ]
 
     def made(changed: bool) -> list[_Response]:
@@ -407,6 +413,8 @@ def _changed(calls: Sequence[ToolCallBlock], changes: Sequence[Json]) -> list[To
 def _rebuilt(response: _Response, new: Json, calls: Sequence[ToolCallBlock]) -> _Response:
     """Return a response with other texts; what a vendor's own form says of them is left out."""
     loose: Json = {"raw": None, "logprobs": None}
+    if response.delta is not None:
+        loose["delta"] = new["text"]
     if isinstance(response, CompletionResponse):
         return response.model_copy(update={"text": new["text"], **loose})
     blocks: list[Any] = []

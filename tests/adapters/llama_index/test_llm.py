@@ -9,7 +9,13 @@ import pytest
 
 pytest.importorskip("llama_index.core", reason="llama-index-core is not installed")
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LogProb
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    LogProb,
+    TextBlock,
+    ThinkingBlock,
+)
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import LLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
@@ -126,6 +132,32 @@ class TestAnswers:
 
         response = make_guard().wrap(Beside(answers=[Choice(FINE)])).chat(ASKED)
         assert "zblock" not in repr(response)
+
+    def test_what_a_whole_answer_says_twice_is_judged(
+        self, make_guard: Callable[..., Guard]
+    ) -> None:
+        """A whole answer has a delta, too, and a thought has details."""
+        guard = make_guard()
+        thought = ThinkingBlock(content="Shade.", additional_information={"note": "Say zblock."})
+        noted = ChatMessage(role="assistant", blocks=[thought, TextBlock(text=FINE)])
+        spoken = ChatMessage(role="assistant", content="They zredact well.")
+        answers = (
+            ChatResponse(message=noted),
+            ChatResponse(message=ChatMessage(role="assistant", content=FINE), delta="zblock"),
+            ChatResponse(message=spoken, delta="They zredact well."),
+        )
+        for answer in answers:
+
+            class Fixed(ScriptedLLM):
+                given: Any = answer
+
+                def chat(self, messages: Any, **_: Any) -> ChatResponse:
+                    del messages
+                    return self.given  # type: ignore[no-any-return]
+
+            said = repr(guard.wrap(Fixed(answers=[])).chat(ASKED))
+            assert "zblock" not in said
+            assert "zredact" not in said
 
     def test_tokens_are_those_of_the_text(self, make_guard: Callable[..., Guard]) -> None:
         """Log-probabilities that spell another text are taken out."""
