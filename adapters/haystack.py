@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,7 @@ from guard.errors import InputError, MissingExtraError
 
 try:
     from haystack import component
+    from haystack.core.errors import SerializationError
     from haystack.dataclasses import (
         ChatMessage,
         ReasoningContent,
@@ -36,6 +37,7 @@ try:
 except ImportError as error:
     raise MissingExtraError(error.name or "haystack-ai", "haystack") from error
 
+from guard.adapters.masking import masked
 from guard.adapters.turns import (
     Draft,
     StreamedTurn,
@@ -54,7 +56,7 @@ from guard.wire.parts import plain as kept_of
 from guard.wire.tokens import prune
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from guard.engine import Guard
     from guard.steps import Steps
@@ -105,6 +107,17 @@ class GuardedChatGenerator:
         self._guard = guard
         self._inner = chat_generator
 
+    def to_dict(self) -> dict[str, Any]:
+        """Refuse to be serialised.
+
+        Raises:
+            SerializationError: a guard is no data.
+        """
+        raise SerializationError(
+            "a guarded generator cannot be serialised: serialise the pipeline or the agent with "
+            "the generator itself, and put a guarded one in its place when it is loaded"
+        )
+
     def warm_up(self) -> None:
         """Make the generator ready."""
         _call(self._inner, "warm_up")
@@ -139,15 +152,18 @@ class GuardedChatGenerator:
         """
         call = _Call(self._guard, messages, generation_kwargs, tools)
         driver, callback = self._guard.driver, streaming_callback or _callback(self._inner)
+        if inspect.iscoroutinefunction(callback):
+            raise InputError("the streaming callback is a coroutine function: use `run_async`")
         if call.judges_input:
             verdict = self._guard.check_input(call.exchange)
             if verdict.message:
                 return call.not_asked(verdict)
         if callback is None:
-            given: Json = self._inner.run(messages, **call.options)
+            with masked(self._guard):
+                given: Json = self._inner.run(messages, **call.options)
             whole = call.whole()
-            driver.run(whole.judge(_reply_drafts(given["replies"], whole)))
-            return given | {"replies": _delivered(whole, given["replies"])}
+            driver.run(whole.judge(_drafts(given, whole)))
+            return _delivered(whole, given)
         stream = _Stream(call)
 
         def hold(chunk: StreamingChunk) -> None:
@@ -156,13 +172,14 @@ class GuardedChatGenerator:
                 callback(ready)
 
         try:
-            given = self._inner.run(messages, streaming_callback=hold, **call.options)
-            driver.run(stream.finish(given["replies"]))
+            with masked(self._guard):
+                given = self._inner.run(messages, streaming_callback=hold, **call.options)
+            driver.run(stream.finish(given))
             for ready in stream.rest():
                 callback(ready)
         finally:
             driver.run(stream.turn.abandon())
-        return given | {"replies": stream.replies}
+        return stream.delivered(given)
 
     @component.output_types(replies=list[ChatMessage])
     async def run_async(
@@ -174,9 +191,8 @@ class GuardedChatGenerator:
     ) -> dict[str, Any]:
         """As `run`, asynchronous."""
         if not hasattr(self._inner, "run_async"):
-            return await asyncio.to_thread(
-                self.run, messages, streaming_callback, generation_kwargs, tools
-            )
+            told = _in_loop(streaming_callback or _callback(self._inner))
+            return await asyncio.to_thread(self.run, messages, told, generation_kwargs, tools)
         call = _Call(self._guard, messages, generation_kwargs, tools)
         driver, callback = self._guard.driver, streaming_callback or _callback(self._inner)
         if call.judges_input:
@@ -184,10 +200,11 @@ class GuardedChatGenerator:
             if verdict.message:
                 return call.not_asked(verdict)
         if callback is None:
-            given: Json = await self._inner.run_async(messages, **call.options)
+            with masked(self._guard):
+                given: Json = await self._inner.run_async(messages, **call.options)
             whole = call.whole()
-            await driver.arun(whole.judge(_reply_drafts(given["replies"], whole)))
-            return given | {"replies": _delivered(whole, given["replies"])}
+            await driver.arun(whole.judge(_drafts(given, whole)))
+            return _delivered(whole, given)
         stream = _Stream(call)
 
         async def hold(chunk: StreamingChunk) -> None:
@@ -196,13 +213,15 @@ class GuardedChatGenerator:
                 await _told(callback, ready)
 
         try:
-            given = await self._inner.run_async(messages, streaming_callback=hold, **call.options)
-            await driver.arun(stream.finish(given["replies"]))
+            ask = self._inner.run_async
+            with masked(self._guard):
+                given = await ask(messages, streaming_callback=hold, **call.options)
+            await driver.arun(stream.finish(given))
             for ready in stream.rest():
                 await _told(callback, ready)
         finally:
             await driver.arun(stream.turn.abandon())
-        return given | {"replies": stream.replies}
+        return stream.delivered(given)
 
 
 class _Call:
@@ -241,12 +260,15 @@ class _Stream:
         self._said: list[str] = []
         self._rest: list[StreamingChunk] = []
         self._calls: set[int] = set()
+        self._came = {"content": "", "reasoning": ""}
         self._last: StreamingChunk | None = None
 
     def feed(self, chunk: StreamingChunk) -> Steps:
         """Take a chunk."""
         self._last = chunk
         self._calls |= {delta.index for delta in chunk.tool_calls or ()}
+        self._came["content"] += chunk.content
+        self._came["reasoning"] += chunk.reasoning.reasoning_text if chunk.reasoning else ""
         yield from self.turn.feed(_chunk_draft(chunk, self.turn))
 
     def ready(self) -> Iterator[StreamingChunk]:
@@ -255,21 +277,27 @@ class _Stream:
             self._said.append(chunk.content)
             yield chunk
 
-    def finish(self, replies: Sequence[ChatMessage]) -> Steps:
+    def finish(self, given: Json) -> Steps:
         """Take the end of the stream, and the one reply that the generator made of it."""
-        places = sorted(self._calls)
+        replies, came = given["replies"], _Came(sorted(self._calls), self._came)
         for reply in replies[:1]:
-            yield from self.turn.feed(_reply_draft(reply, self.turn, places=places))
+            yield from self.turn.feed(_reply_draft(reply, self.turn, came=came))
+        yield from self.turn.feed(_others_draft(given))
         yield from self.turn.finish()
         left = self.turn.rest()
         self._rest = [each for each in left if isinstance(each, StreamingChunk)]
         if not self.turn.session.withheld(0):
-            given = [each for each in left if isinstance(each, ChatMessage)]
-            self.replies = [_noted(reply, self.turn.entry) for reply in given]
+            said = [each for each in left if isinstance(each, ChatMessage)]
+            self.replies = [_noted(reply, self.turn.entry) for reply in said]
             return
-        said = "".join([*self._said, *(chunk.content for chunk in self._rest)])
+        heard = "".join([*self._said, *(chunk.content for chunk in self._rest)])
         known = replies[0].meta if replies else {}
-        self.replies = [ChatMessage.from_assistant(said, meta=_ended(self.turn, known))]
+        self.replies = [ChatMessage.from_assistant(heard, meta=_ended(self.turn, known))]
+
+    def delivered(self, given: Json) -> Json:
+        """Return what may be delivered of what the generator gave."""
+        kept = {} if self.turn.session.withheld(0) else given
+        return {**kept, "replies": self.replies}
 
     def rest(self) -> list[StreamingChunk]:
         """Return what leaves behind the end."""
@@ -278,6 +306,24 @@ class _Stream:
     def _say(self, text: str) -> list[StreamingChunk]:
         info = self._last.component_info if self._last else None
         return [StreamingChunk(content=text, component_info=info, index=0)]
+
+
+@dataclass(frozen=True)
+class _Came:
+    """What a stream brought before its reply.
+
+    Attributes:
+        places: of the calls whose pieces came.
+        texts: all of each kind.
+    """
+
+    places: Sequence[int]
+    texts: Mapping[str, str]
+
+    def has(self, part: Part) -> bool:
+        """Return whether a part of the reply repeats what came."""
+        kind = part.channel.kind
+        return not part.lone and (kind == "tool_call" or part.text == self.texts.get(kind))
 
 
 def exchange_of(messages: Sequence[ChatMessage]) -> Exchange:
@@ -293,18 +339,23 @@ def _message(message: ChatMessage) -> Message:
     return Message(role_of(message.role.value), "\n".join(message.texts), message.name or "")
 
 
-def _reply_drafts(
-    replies: Sequence[ChatMessage], turn: WholeTurn[ChatMessage]
-) -> Iterator[Draft[ChatMessage]]:
-    for choice, reply in enumerate(replies):
+def _drafts(given: Json, turn: WholeTurn[ChatMessage]) -> Iterator[Draft[ChatMessage]]:
+    for choice, reply in enumerate(given["replies"]):
         yield _reply_draft(reply, turn, choice)
+    yield _others_draft(given)
+
+
+def _others_draft(given: Json) -> Draft[Any]:
+    """Return what a generator gives beside its replies as a draft, of which nothing is made."""
+    others = {key: value for key, value in given.items() if key != "replies"}
+    return Draft(list(lone_parts(others)), lambda _: ())
 
 
 def _reply_draft(
     reply: ChatMessage,
     turn: WholeTurn[Any] | StreamedTurn[Any],
     choice: int = 0,
-    places: Sequence[int] | None = None,
+    came: _Came | None = None,
 ) -> Draft[Any]:
     """Return a reply as a draft.
 
@@ -312,16 +363,17 @@ def _reply_draft(
         reply: the reply.
         turn: what judges it.
         choice: which of the replies it is.
-        places: behind a stream, the places of the calls whose pieces came before.
+        came: behind a stream, what came before.
     """
     content = list(reply._content)  # noqa: SLF001  # the only place that has all of it in order
     changes: list[Json] = [{} for _ in content]
     meta = _spelled(reply.meta, "".join(reply.texts))
     calls = [at for at, part in enumerate(content) if isinstance(part, ToolCall)]
     # Calls that do not match the stream's are texts of their own.
-    known = dict(zip(calls, places or (), strict=False)) if len(places or ()) == len(calls) else {}
+    places = came.places if came and len(came.places) == len(calls) else ()
+    known = dict(zip(calls, places, strict=False))
     parts = [
-        replace(found, echo=places is not None and not found.lone)
+        replace(found, echo=came is not None and came.has(found))
         for at, part in enumerate(content)
         for found in _parts_of(part, known.get(at, f"reply{at}"), changes[at], choice)
     ]
@@ -356,16 +408,17 @@ def _parts_of(part: Any, place: object, changes: Json, choice: int) -> Iterator[
         yield from lone_parts(part, (), choice)
 
 
-def _delivered(turn: WholeTurn[ChatMessage], replies: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Return what may be delivered of whole replies."""
-    given = []
-    for choice, reply in enumerate(replies):
+def _delivered(turn: WholeTurn[ChatMessage], given: Json) -> Json:
+    """Return what may be delivered of what a generator gave."""
+    replies: list[ChatMessage] = []
+    for choice, reply in enumerate(given["replies"]):
         if (whole := turn.delivered(choice)) is not None:
-            given += [_noted(each, turn.entry) for each in whole]
+            replies += [_noted(each, turn.entry) for each in whole]
             continue
         meta = _ended(turn, reply.meta, choice)
-        given.append(ChatMessage.from_assistant(turn.session.notice(choice), meta=meta))
-    return given
+        replies.append(ChatMessage.from_assistant(turn.session.notice(choice), meta=meta))
+    withheld = any(map(turn.session.withheld, range(len(replies) or 1)))
+    return {**({} if withheld else given), "replies": replies}
 
 
 def _noted(reply: ChatMessage, entry: Json) -> ChatMessage:
@@ -469,6 +522,16 @@ def _callback(generator: Any) -> Any:
     own = getattr(generator, "streaming_callback", None)
     inner = map(_callback, getattr(generator, "chat_generators", ()))
     return own or next((each for each in inner if each), None)
+
+
+def _in_loop(callback: Any) -> Any:
+    """Return what tells a callback from another thread, and waits for it in the running loop."""
+    loop = asyncio.get_running_loop()
+
+    def tell(chunk: StreamingChunk) -> None:
+        asyncio.run_coroutine_threadsafe(_told(callback, chunk), loop).result()
+
+    return tell if inspect.iscoroutinefunction(callback) else callback
 
 
 async def _told(callback: Any, chunk: StreamingChunk) -> None:

@@ -9,9 +9,11 @@ import pytest
 
 pytest.importorskip("haystack", reason="haystack-ai is not installed")
 
+from haystack import Pipeline, component
 from haystack.components.agents import Agent
 from haystack.components.generators.chat import FallbackChatGenerator, MockChatGenerator
-from haystack.dataclasses import ChatMessage
+from haystack.core.errors import SerializationError
+from haystack.dataclasses import ChatMessage, StreamingChunk
 
 from guard.errors import InputError
 from guard.exchange import Choice
@@ -30,6 +32,26 @@ if TYPE_CHECKING:
 ASKED = [ChatMessage.from_user(PROMPT)]
 
 BAD = Choice(f"{FINE} {FINE} {FINE} They zblock well.")
+
+
+@component
+class Giving:
+    """A generator without `run_async` that gives what a function gives, called with a callback."""
+
+    def __init__(self, give: Callable[[Any], dict[str, Any]]) -> None:
+        """Give nothing yet."""
+        self._give = give
+
+    @component.output_types(replies=list[ChatMessage], notes=list[str])
+    def run(
+        self,
+        messages: list[ChatMessage],  # noqa: ARG002  # as generators are
+        streaming_callback: Any = None,
+        generation_kwargs: Any = None,  # noqa: ARG002
+        tools: Any = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Give it."""
+        return self._give(streaming_callback)
 
 
 def whole(guard: Guard, *answers: Choice) -> ChatMessage:
@@ -144,9 +166,71 @@ class TestAnswers:
         said = make_guard().wrap(MockChatGenerator(message)).run(ASKED)["replies"][0]
         assert said.meta["logprobs"] == {"content": tokens}
 
+    def test_what_stands_beside_replies_is_judged(self, make_guard: Callable[..., Guard]) -> None:
+        """A generator may give more than replies; it leaves only with all of them."""
+
+        def giving(note: str) -> Giving:
+            return Giving(
+                lambda heard: (
+                    ScriptedGenerator([Choice(FINE)]).run(ASKED, heard) | {"notes": [note]}
+                )
+            )
+
+        for note, kept in (("Say zblock.", None), ("Shade.", ["Shade."])):
+            for callback in (None, lambda _: None):
+                given = make_guard().wrap(giving(note)).run(ASKED, callback)
+                assert given.get("notes") == kept
+                assert "zblock" not in repr(given)
+
+    @pytest.mark.parametrize("said", ["zblock", "ferns"])
+    def test_an_error_quotes_nothing_that_was_not_judged(
+        self, make_guard: Callable[..., Guard], said: str
+    ) -> None:
+        """Generators quote what they could not read; one in which nothing is found stands."""
+
+        def fail(_: Any) -> Any:
+            raise ValueError(f"no JSON: {said}")
+
+        for callback in (None, lambda _: None):
+            with pytest.raises(InputError if said == "zblock" else ValueError) as caught:
+                make_guard().wrap(Giving(fail)).run(ASKED, callback)
+            assert "zblock" not in repr((caught.value, caught.value.__context__))
+
 
 class TestCallbacks:
     """Who is told of chunks."""
+
+    def test_a_reply_of_another_attempt_is_that_reply(
+        self, make_guard: Callable[..., Guard]
+    ) -> None:
+        """What a generator had said before it failed is heard, but no part of the reply."""
+
+        def die(tell: Any) -> Any:
+            tell(StreamingChunk("Ferns gr"))
+            raise ConnectionError("broken off")
+
+        inner = FallbackChatGenerator([Giving(die), ScriptedGenerator([Choice(FINE)])])
+        heard: list[str] = []
+        generator: Any = make_guard().wrap(inner)
+        given = generator.run(ASKED, lambda chunk: heard.append(chunk.content))
+        assert "".join(heard) == f"Ferns gr{FINE}"
+        assert given["replies"][0].text == FINE
+
+    async def test_a_coroutine_hears_of_a_generator_that_has_none(
+        self, make_guard: Callable[..., Guard]
+    ) -> None:
+        """It is told in the loop that it belongs to; where there is none it is refused."""
+        heard: list[str] = []
+
+        async def hear(chunk: StreamingChunk) -> None:
+            heard.append(chunk.content)
+
+        inner = Giving(lambda heard: ScriptedGenerator([Choice(FINE)]).run(ASKED, heard))
+        generator: Any = make_guard().wrap(inner)
+        given = await generator.run_async(ASKED, hear)
+        assert "".join(heard) == given["replies"][0].text == FINE
+        with pytest.raises(InputError, match="use `run_async`"):
+            generator.run(ASKED, hear)
 
     def test_callbacks_of_generators_inside_hear_what_may_leave(
         self, make_guard: Callable[..., Guard]
@@ -187,6 +271,13 @@ class TestWrapping:
             guard.wrap(Agent(chat_generator=generator))
         with pytest.raises(InputError, match="guarded already"):
             guard.wrap(guard.wrap(generator))
+
+    def test_a_pipeline_with_it_is_not_serialised(self, make_guard: Callable[..., Guard]) -> None:
+        """A guard is no data, and the error says what to do."""
+        pipeline = Pipeline()
+        pipeline.add_component("llm", make_guard().wrap(ScriptedGenerator([BAD])))
+        with pytest.raises(SerializationError, match="with the generator itself"):
+            pipeline.dumps()
 
     def test_no_other_framework_is_loaded(self) -> None:
         """Who uses one framework does not pay for another."""
