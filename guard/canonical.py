@@ -10,15 +10,18 @@ This module does not know whether a score is right, only whether it is still the
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from guard.detectors.classifier import Classifier
 from guard.detectors.model_directory import verify_hashes
 from guard.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from guard.categories import Side
@@ -27,6 +30,8 @@ FILE: Final = "canonical.json"
 
 TOLERANCE: Final = 0.05
 """Logits. Processors and runtimes round differently; at a limit this moves a risk by 1 %."""
+
+_NO_NUMBERS: Final = "gives scores that are no numbers for canonical texts"
 
 _LONG: Final = "Turn the pots a little every morning so that the stems grow straight. " * 24
 
@@ -61,8 +66,15 @@ class Check:
 
 
 def write(directory: Path) -> None:
-    """Write the canonical scores of a model that is not sealed yet."""
-    text = json.dumps(scores(Classifier(directory, verify=False)), indent=1)
+    """Write the canonical scores of a model that is not sealed yet.
+
+    Raises:
+        ModelError: the directory is wrong, or a score is no number.
+    """
+    found = scores(Classifier(directory, verify=False))
+    if not np.isfinite([logit for entry in found for logit in entry["logits"]]).all():
+        raise ModelError(f"`{directory}` {_NO_NUMBERS}: export the model again")
+    text = json.dumps(found, indent=1)
     (directory / FILE).write_text(text + "\n", "utf-8")
 
 
@@ -87,12 +99,15 @@ def check(directory: Path) -> Check:
     try:
         classifier = Classifier(directory)
         kept = json.loads((directory / FILE).read_text("utf-8"))
-        difference = max(_difference(classifier, entry) for entry in kept)
+        difference = _largest(_difference(classifier, entry) for entry in kept)
     except ModelError as error:
         return Check(error.problems, float("nan"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"`{directory / FILE}` cannot be used: {error!r}"
         return Check((problem,), float("nan"))
+    if math.isnan(difference):
+        mend = "this runtime or processor cannot compute the model, or it must be exported again"
+        return Check((f"`{directory}` {_NO_NUMBERS}: {mend}",), difference)
     if difference > TOLERANCE:
         text = f"scores differ by up to {difference:.3f} logits from when the model was made"
         return Check((f"{text}: this runtime or processor computes something else",), difference)
@@ -101,4 +116,9 @@ def check(directory: Path) -> Check:
 
 def _difference(classifier: Classifier, entry: Mapping[str, Any]) -> float:
     logits = classifier.logits(entry["prompt"], entry["text"], entry["side"])
-    return max(abs(float(a) - float(b)) for a, b in zip(logits, entry["logits"], strict=True))
+    return _largest(abs(float(a) - float(b)) for a, b in zip(logits, entry["logits"], strict=True))
+
+
+def _largest(differences: Iterable[float]) -> float:
+    """Return the largest difference, NaN where any is: `max` may pass over it."""
+    return float(np.max([*differences]))

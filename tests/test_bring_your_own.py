@@ -20,10 +20,12 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from typer.testing import CliRunner
 
+from guard import canonical
 from guard.cli import app
 from guard.detectors.base import Passage
 from guard.detectors.classifier import Classifier
 from guard.errors import ModelError
+from guard.sealing import seal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,6 +180,60 @@ def test_the_recipe_covers_every_step() -> None:
     code = "\n".join(text for _, text in BLOCKS)
     steps = ("unused_labels", "Passage(", "seal(", "model verify", "guard calibrate", "Guard.load")
     assert all(step in code for step in steps)
+
+
+def break_long_texts(path: Path) -> None:
+    """Have a graph give 0 / 0 for texts of more than 20 tokens, as one in float16 may."""
+    made = onnx.load(str(path))
+    made.graph.node[-1].output[0] = "sound"
+    made.graph.initializer.append(numpy_helper.from_array(np.array(20, np.float32), "most"))
+    made.graph.node.extend(
+        [
+            helper.make_node("ReduceSum", ["seen", "tokens"], ["length"]),
+            helper.make_node("Sub", ["most", "length"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),
+            helper.make_node("Mul", ["sound", "root"], ["higher"]),
+            helper.make_node("Div", ["higher", "root"], ["logits"]),
+        ]
+    )
+    onnx.save(made, str(path))
+
+
+def sealed(path: Path) -> None:
+    """Seal all files of a folder."""
+    files = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+    seal(path, {"name": path.name, "version": "1"}, files, limit=None)
+
+
+class TestScoresThatAreNoNumbers:
+    """A graph that scores a word and overflows on longer texts."""
+
+    @staticmethod
+    def mapped(path: Path) -> Path:
+        """Return a model whose labels are categories."""
+        bert(path)
+        config = json.loads((path / "config.json").read_text("utf-8"))
+        config["id2label"] = {"0": "bad_advice", "1": "harassment", "2": "sexual"}
+        (path / "config.json").write_text(json.dumps(config), "utf-8")
+        return path
+
+    def test_it_is_not_sealed(self, tmp_path: Path) -> None:
+        """No canonical scores are written that could never be compared."""
+        path = self.mapped(tmp_path / "m")
+        break_long_texts(path / "onnx" / "model.onnx")
+        with pytest.raises(ModelError, match="no numbers"):
+            canonical.write(path)
+        assert not (path / canonical.FILE).exists()
+
+    def test_verify_says_so(self, tmp_path: Path) -> None:
+        """Where a machine computes none, `guard model verify` fails."""
+        path = self.mapped(tmp_path / "m")
+        canonical.write(path)
+        break_long_texts(path / "onnx" / "model.onnx")
+        sealed(path)
+        result = CliRunner().invoke(app, ["model", "verify", str(path)])
+        assert result.exit_code == 2
+        assert "no numbers" in result.output
 
 
 class TestUnusedLabels:

@@ -69,6 +69,16 @@ class TestDamage:
         assert found.difference == pytest.approx(0.5, abs=canonical.TOLERANCE)
         assert "0.5" in found.problems[0]
 
+    def test_kept_scores_that_are_no_numbers(self, copy: Path) -> None:
+        """Nothing can be compared with them, so that they are a problem wherever they stand."""
+        path = copy / canonical.FILE
+        kept = json.loads(path.read_text("utf-8"))
+        kept[2]["logits"][1] = float("nan")
+        path.write_text(json.dumps(kept), "utf-8")
+        reseal(copy, canonical.FILE)
+        (problem,) = canonical.check(copy).problems
+        assert "no numbers" in problem
+
     @pytest.mark.parametrize("content", ["nonsense", "[]", '[{"text": "no more"}]'])
     def test_an_unusable_file(self, copy: Path, content: str) -> None:
         """A file that holds no scores is a problem and no crash."""
