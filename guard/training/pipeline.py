@@ -38,7 +38,7 @@ from guard.training.leaks import clean
 from guard.training.model import SIZES, GuardModel, base_directory
 from guard.training.recover import recovered
 from guard.training.teachers import HISTORY, WEIGHTS, folders
-from guard.training.train import Config, train
+from guard.training.train import CHECKPOINT, Config, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,12 +119,13 @@ def build(
     if leak_check:
         split = clean(split, places.data, places.work / "leaks")
     start, earlier = _start(places)
-    model, history = train(split, encoder(), config, places.work / WEIGHTS, start)
+    model, history = train(split, encoder(), config, places.work / WEIGHTS, start, keep=True)
     taught_by = [_stages(folder) for folder in folders(config.teachers)]
     stages = [*earlier, history | ({"teachers": taught_by} if taught_by else {})]
     (places.work / HISTORY).write_text(json.dumps(stages, indent=2), "utf-8")
     if not weights_only:
         finish(model, split, stages, places, version)
+    (places.work / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _start(places: Places) -> tuple[Path | None, list[dict[str, Any]]]:

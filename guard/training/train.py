@@ -177,14 +177,22 @@ def _named_heads(listed: str) -> tuple[str, ...]:
     return named
 
 
-def train(
-    split: Split, encoder: Encoder, config: Config, out: Path, start: Path | None = None
+def train(  # noqa: PLR0913  # all but the rows and how to read them say where
+    split: Split,
+    encoder: Encoder,
+    config: Config,
+    out: Path,
+    start: Path | None = None,
+    *,
+    keep: bool = False,
 ) -> tuple[GuardModel, dict[str, Any]]:
     """Train on the rows for as many passes as the time allows; save the weights to `out`.
 
     Beside `out` a checkpoint is kept; a run that was cut off and is started again with the
     same settings and rows goes on from there. `start` names weights to begin with, those of
     an earlier run. Returns the model and what happened: steps, examples seen, minutes, loss.
+    With `keep` the checkpoint stays at the end, and the same run begun again is over at once:
+    whoever goes on with the weights removes it when that is done, too.
 
     Passes beyond those of `split` begin with its first again.
     """
@@ -221,7 +229,8 @@ def train(
     torch.save(weights, out)
     trained = GuardModel(len(HEADS))
     trained.load_state_dict(weights)
-    checkpoint.unlink(missing_ok=True)
+    if not keep:
+        checkpoint.unlink(missing_ok=True)
     facts = {"config": asdict(config), "rows": sum(map(len, passes)), "machine": _machine(config)}
     return trained, history | facts
 
@@ -323,7 +332,15 @@ class _Run:
     def fit(
         self, passes: Iterator[Bags], checkpoint: Path, identity: dict[str, Any]
     ) -> dict[str, Any]:
-        """Take the steps that are left; return what happened."""
+        """Take the steps that are left and save a checkpoint; return what happened."""
+        if not self._done.get("over"):
+            self._go_on(passes, checkpoint, identity)
+            self._done["over"] = True
+            self._save(checkpoint, identity)
+        return self._history()
+
+    def _go_on(self, passes: Iterator[Bags], checkpoint: Path, identity: dict[str, Any]) -> None:
+        """Take the steps that are left."""
         before, started = self._minutes, time.monotonic()
         saved = started
         self.model.train()
@@ -340,7 +357,7 @@ class _Run:
                 self._minutes = before + (now - started) / 60
                 progress = max(share, self._minutes / self._config.minutes)
                 if progress >= 1:
-                    return self._history()
+                    return
                 self._step(data, taken, number, _schedule(progress, self._config.warmup))
                 self._done |= {"pass": number, "step": step + 1}
                 if self._done["steps"] % _TRIMMED == 0:
@@ -349,7 +366,6 @@ class _Run:
                     saved = now
                     self._save(checkpoint, identity)
             self._done |= {"pass": number + 1, "step": 0}
-        return self._history()
 
     def _steps(self, data: Bags, number: int) -> Iterator[tuple[int, list[int], float]]:
         """Yield the steps that are left of a pass: number, examples and share of the schedule."""

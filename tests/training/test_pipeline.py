@@ -18,6 +18,7 @@ from guard.training.card import _stage
 from guard.training.data import HEADS
 from guard.training.pipeline import main
 from guard.training.teachers import HISTORY, WEIGHTS
+from guard.training.train import CHECKPOINT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,29 @@ def test_weights_alone_and_a_pupil_of_them(folder: Path, tmp_path: Path) -> None
     (taught,) = json.loads((second / HISTORY).read_text("utf-8"))
     assert taught["teachers"] == [json.loads((first / HISTORY).read_text("utf-8"))]
     assert _stage(taught).endswith(", taught by 1 model.")
+
+
+# The exporter of torch warns about its own internals.
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_was_cut_off_behind_its_training_does_not_train_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Begun again it goes on with the weights that it had."""
+    work, out = tmp_path / "work", tmp_path / "model"
+    options = ["--data", str(folder), "--out", str(out), "--work", str(work)]
+    options += ["--rows", "16", "--batch", "8", "--no-leak-check"]
+    out.mkdir()
+    (out / "onnx").write_text("in the way of a folder", "utf-8")
+    kept = []
+    for _ in range(2):
+        with pytest.raises(FileExistsError):
+            main(options)
+        kept.append((work / HISTORY).read_text("utf-8"))
+    # The minutes of training among it are those of one run.
+    assert kept[0] == kept[1]
+    main([*options, "--weights-only"])
+    assert (work / HISTORY).read_text("utf-8") == kept[0]
+    assert not (work / CHECKPOINT).exists()
 
 
 @pytest.mark.parametrize(
