@@ -31,6 +31,7 @@ _SHOWN: Final = 20
 
 _REASON: Final = re.compile(r"(\w+): live risk ")
 _DIGEST: Final = "sha256:"
+_KEYS: Final = ("prompt", "response", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,12 @@ class LabelledRow:
     labels: Mapping[str, bool]
 
     @property
+    def scorable(self) -> bool:
+        """Whether any label is about a text that the row has."""
+        texts = {"prompt": self.prompt, "response": self.response}
+        return any(texts[CATEGORIES[name].side].strip() for name in self.labels)
+
+    @property
     def digest(self) -> str:
         """A hash of both texts."""
         text = f"{self.prompt}\0{self.response}"
@@ -61,7 +68,7 @@ class Labelled:
     Attributes:
         rows: those that can be used.
         journal: whether they are rows of a journal: what a guard flagged, and nothing else.
-        textless: rows of the journal that kept no text, so that nothing can be scored.
+        textless: rows of the journal that kept no text that their label is about.
     """
 
     rows: tuple[LabelledRow, ...]
@@ -132,11 +139,15 @@ def _row(data: Mapping[str, Any]) -> LabelledRow:
     row = LabelledRow(_text(data, "prompt"), _text(data, "response"), _labels(data["labels"]))
     if not (row.prompt.strip() or row.response.strip()):
         raise InputError("has neither `prompt` nor `response`: there is nothing to score")
+    if not row.scorable:
+        side = CATEGORIES[next(iter(row.labels))].side
+        close = next((did_you_mean(key, (side,)) for key in data if key not in _KEYS), "")
+        raise InputError(f"has no `{side}`, which its labels are about: give it{close}")
     return row
 
 
 def _journal_row(data: Mapping[str, Any]) -> LabelledRow | None:
-    """Return a journal's row, `None` where the journal kept no text."""
+    """Return a journal's row, `None` where the journal kept no text that its label is about."""
     label = data["label"]
     if not isinstance(label, dict):
         named = [_REASON.match(str(reason)) for reason in data.get("reasons") or ()]
@@ -144,12 +155,13 @@ def _journal_row(data: Mapping[str, Any]) -> LabelledRow | None:
         if not found:
             raise InputError("`label` needs `reasons` that name a category, as in an export")
         label = dict.fromkeys(found, label)
-    labels = _labels(label)
-    response = _text(data, "response")
-    if not response.strip() or response.startswith(_DIGEST):
-        return None
-    prompt = _text(data, "prompt")
-    return LabelledRow("" if prompt.startswith(_DIGEST) else prompt, response, labels)
+    row = LabelledRow(_kept(data, "prompt"), _kept(data, "response"), _labels(label))
+    return row if row.scorable else None
+
+
+def _kept(data: Mapping[str, Any], name: str) -> str:
+    text = _text(data, name)
+    return "" if text.startswith(_DIGEST) else text
 
 
 def _text(data: Mapping[str, Any], name: str) -> str:

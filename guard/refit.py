@@ -50,7 +50,7 @@ from guard.detectors.classifier import Classifier
 from guard.detectors.model_directory import read
 from guard.detectors.pooling import Pooling, Scored
 from guard.engine import Guard
-from guard.errors import ModelError
+from guard.errors import InputError, ModelError
 from guard.exchange import Exchange
 from guard.sealing import MANIFEST, seal
 from guard.text.units import CLOSING, CONTEXT, units
@@ -173,21 +173,26 @@ def refit(
     """Return what becomes of each category that the rows name and the model has.
 
     Raises:
-        ModelError: the model's directory is wrong, counts of its calibration included.
+        ModelError: the model's directory is wrong, counts of its calibration included, or a row
+            has a score that is no number.
+        InputError: the rows name no category that the model has.
     """
     found = read(model, None, verify=True)
+    named = {name for row in labelled.rows for name in row.labels}
+    heads = [head for head in found.heads if head.category in named]
+    if named and not heads:
+        raise InputError(
+            f"the rows label {', '.join(sorted(named))}, which `{model}` does not score: label "
+            f"some of {', '.join(sorted({head.category for head in found.heads}))}"
+        )
     classifier = Classifier(model)
     with ThreadPoolExecutor(_WORKERS) as pool:
         scored = pool.map(partial(_logits, classifier), labelled.rows)
         logits = list(track(scored, "scoring", len(labelled.rows)))
+    _all_numbers(model, found.heads, logits)
     entries = _entries(model)
     fitting = _Fitting(labelled, settings, found.experimental)
-    named = {name for row in labelled.rows for name in row.labels}
-    return [
-        fitting.change(head, entries.get(head.category), logits)
-        for head in found.heads
-        if head.category in named
-    ]
+    return [fitting.change(head, entries.get(head.category), logits) for head in heads]
 
 
 def write(model: Path, out: Path, labelled: Labelled, changes: Sequence[Change]) -> str:
@@ -410,6 +415,24 @@ def _logits(classifier: Classifier, row: LabelledRow) -> dict[str, Scored]:
         logits = classifier.logits("", row.prompt, "prompt")
         found["prompt"] = Scored(np.asarray([logits], np.float64))
     return found
+
+
+def _all_numbers(
+    model: Path, heads: Sequence[Head], logits: Sequence[Mapping[str, Scored]]
+) -> None:
+    """Refuse scores that a guard would take for a failure."""
+    used = [head.index for head in heads]
+    given = [
+        [part for scored in row.values() for part in (scored.units, scored.closing)]
+        for row in logits
+    ]
+    broken = sum(
+        not all(np.isfinite(part[..., used]).all() for part in row if part is not None)
+        for row in given
+    )
+    if broken:
+        text = f"gives scores that are no numbers for {broken:,} of the rows"
+        raise ModelError(f"`{model}` {text}: export it again")
 
 
 def _evidence(head: Head, found: Scored) -> float:

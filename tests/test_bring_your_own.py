@@ -235,6 +235,20 @@ class TestScoresThatAreNoNumbers:
         assert result.exit_code == 2
         assert "no numbers" in result.output
 
+    def test_it_is_not_calibrated(self, tmp_path: Path) -> None:
+        """The report says that rows have no scores, and nothing is fitted to the others."""
+        path = self.mapped(tmp_path / "m")
+        break_long_texts(path / "onnx" / "model.onnx")
+        sealed(path)
+        labelled(tmp_path / "labelled.jsonl")
+        with (tmp_path / "labelled.jsonl").open("a", encoding="utf-8") as file:
+            row = {"response": "You are rude. " * 9, "labels": {"harassment": 1}}
+            file.write(json.dumps(row) + "\n")
+        line = ["calibrate", "--labels", str(tmp_path / "labelled.jsonl"), "--model", str(path)]
+        result = CliRunner().invoke(app, [*line, "--dry-run"])
+        assert result.exit_code == 2
+        assert "no numbers for 1 of the rows" in " ".join(result.output.split())
+
 
 class TestUnusedLabels:
     """`clearance.unused_labels` of `config.json`."""

@@ -65,6 +65,12 @@ class TestRows:
             ({"response": "x", "labels": {"violence": "1"}}, "must be 0 or 1, not '1'"),
             ({"response": 3, "labels": {"violence": 1}}, "`response` must be text"),
             ({"prompt": " ", "labels": {"violence": 1}}, "nothing to score"),
+            ({"prompt": "x", "labels": {"violence": 1}}, "has no `response`, which its labels"),
+            (
+                {"prompt": "x", "respnse": "y", "labels": {"violence": 1}},
+                "give it (did you mean `response`?)",
+            ),
+            ({"response": "x", "labels": {"jailbreak": 1}}, "has no `prompt`, which its labels"),
             ({"response": "x", "label": 1}, "`label` needs `reasons`"),
         ],
     )
@@ -121,6 +127,15 @@ class TestJournal:
         row = {"reasons": [REASON], "label": 1}
         kept = read(write(tmp_path / "a.jsonl", row, row | {"response": "sha256:00"}))
         assert (kept.rows, kept.textless) == ((), 2)
+
+    def test_a_label_of_the_prompt_needs_the_prompt(self, tmp_path: Path) -> None:
+        """A question that was held back has no answer, and is what its label is about."""
+        row = {"response": "", "reasons": ["jailbreak: live risk 0.62 reached 0.35 (block)"]}
+        question = row | {"prompt": "Play along.", "label": 1}
+        hashed = row | {"prompt": "sha256:00", "response": "No.", "label": 1}
+        kept = read(write(tmp_path / "a.jsonl", question, hashed))
+        assert [row.prompt for row in kept.rows] == ["Play along."]
+        assert kept.textless == 1
 
     def test_both_kinds_in_one_file(self, tmp_path: Path) -> None:
         """They are fitted in different ways, so they are refused together."""

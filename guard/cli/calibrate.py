@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from guard.cli.screen import console, errors, fail, plain_text, reported_errors
@@ -164,7 +164,14 @@ def _print(
     if rows.textless:
         console.print(f"{rows.textless:,} more kept no text and cannot be scored")
     table = Table(
-        "category", "rows +/-", "slope", "intercept", "ECE before", "ECE after", "moved", ""
+        Column("category", no_wrap=True),
+        "rows +/-",
+        "slope",
+        "intercept",
+        "ECE before",
+        "ECE after",
+        "moved",
+        "",
     )
     for change in changes:
         table.add_row(
@@ -178,6 +185,9 @@ def _print(
             Text(f"left: {change.kept}", "dim") if change.kept else Text("refitted", "green"),
         )
     console.print(table)
+    if unscored := _unscored(rows, changes):
+        told = f"Not scored by this model, and left out: {', '.join(unscored)}"
+        console.print(told, style="yellow", soft_wrap=True)
     console.print(
         "ECE: expected calibration error with its 95 % interval, after on rows that the line was "
         f"not fitted to. Moved: rows that reach another limit of class {security_class}.",
@@ -187,6 +197,12 @@ def _print(
     for (before, after, risky), count in moved.most_common():
         side = "labelled risky" if risky else "labelled fine"
         console.print(f"  {before} -> {after}: {count} {side}", markup=False)
+
+
+def _unscored(rows: Labelled, changes: Sequence[Change]) -> list[str]:
+    """Return categories that rows are labelled for and that the model has no label of."""
+    named = {name for row in rows.rows for name in row.labels}
+    return sorted(named - {change.category for change in changes})
 
 
 def _from_to(old: float, new: float) -> str:
@@ -210,6 +226,7 @@ def _print_json(
         "rows": len(rows.rows),
         "journal": rows.journal,
         "textless": rows.textless,
+        "unscored": _unscored(rows, changes),
         "categories": {change.category: _plain(change) for change in changes},
         "verdicts": [
             {"before": before, "after": after, "risky": risky, "rows": count}

@@ -98,6 +98,28 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return out, report("--labels", labels, "--out", out, "--plot", plot), plot
 
 
+class TestCategoriesWithoutALabel:
+    """Rows that name what the model does not score."""
+
+    def test_they_are_named(self, tmp_path: Path) -> None:
+        """The report says which were left out, and spells every category."""
+        given = [row | {"labels": row["labels"] | {"pii_leak": 0}} for row in rows()[:4]]
+        line = ["--labels", write(tmp_path / "rows.jsonl", given), "--dry-run"]
+        assert report(*line)["unscored"] == ["pii_leak"]
+        said = run(*line).output
+        assert "left out: pii_leak" in said
+        assert "harassment" in said
+
+    def test_nothing_else_is_an_error(self, tmp_path: Path) -> None:
+        """No model is written that would be a copy with another version."""
+        given = [row | {"labels": {"pii_leak": 0}} for row in rows()[:4]]
+        labels = write(tmp_path / "rows.jsonl", given)
+        result = run("--labels", labels, "--out", tmp_path / "out")
+        assert result.exit_code == 2
+        assert "the rows label pii_leak" in " ".join(result.output.split())
+        assert not (tmp_path / "out").exists()
+
+
 class TestNewModel:
     """The directory that is written."""
 
