@@ -23,7 +23,8 @@ def parsed(line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(f"not valid UTF-8 at byte {error.start + 1}: {error.reason}") from None
+        text = f"not valid UTF-8 at byte {error.start + 1} ({error.reason}): save the file as UTF-8"
+        raise InputError(text) from None
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except ValueError:  # Python refuses to read numbers of thousands of digits

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import re
 import zlib
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guard.categories import CATEGORIES
 from guard.errors import InputError, did_you_mean
+from guard.json_lines import parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -111,23 +111,20 @@ def read(path: Path) -> Labelled:
     return Labelled(tuple(rows), kinds == {True}, textless)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
+        with opened(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}") from error
 
 
-def _object(line: str) -> dict[str, Any]:
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON: {error}") from None
+def _object(line: bytes) -> dict[str, Any]:
+    data = parsed(line)
     if not isinstance(data, dict):
         raise InputError("not a JSON object with `response` and `labels`")
     return data

@@ -90,6 +90,13 @@ class TestRows:
         """It is an error of the package, not a traceback."""
         assert "cannot be read" in problem(tmp_path / "none.jsonl")
 
+    def test_another_encoding(self, tmp_path: Path) -> None:
+        """The message says which one is read."""
+        path = tmp_path / "a.jsonl"
+        path.write_text(json.dumps(ROW), "utf-16")
+        assert "a.jsonl:1: not valid UTF-8 at byte 1" in problem(path)
+        assert "save the file as UTF-8" in problem(path)
+
     def test_a_damaged_packed_file(self, tmp_path: Path) -> None:
         """Neither is what stands behind a good header."""
         path = tmp_path / "a.jsonl.gz"

@@ -56,6 +56,8 @@ def export(
     with reported_errors():
         if find_spec("torch") is None:
             raise MissingExtraError("torch", "train")
+        if out.exists() and not out.is_dir():
+            fail(f"{out} is a file: give a directory for `--out`")
         if out.exists() and any(out.iterdir()):
             fail(f"{out} is not empty: give another `--out`")
         if not weights.is_file():

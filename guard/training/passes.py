@@ -21,6 +21,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from guard.encoding import Encoder
+from guard.errors import InputError
 from guard.training.examples import calm_texts, examples
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def encoded(
         closing: how many of the answers of several units are also read as a whole, in [0, 1].
 
     Raises:
-        ValueError: none of a pass's rows has text that one of its labels is about.
+        InputError: none of a pass's rows has text that one of its labels is about.
     """
     chunks = [
         list(_chunks(rows, f"{seed}:{number}", closing)) for number, rows in enumerate(passes)
@@ -205,7 +206,7 @@ def _packed(chunk: _Chunk, encoder: Encoder) -> Bags | None:
 def _whole(parts: Iterable[Bags | None]) -> Bags:
     found = [part for part in parts if part is not None]
     if not found:
-        raise ValueError("no row has text that one of its labels is about: nothing to train on")
+        raise InputError("no row has text that one of its labels is about: nothing to train on")
     return joined(found)
 
 

@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 from guard import canonical
 from guard.detectors.classifier import Classifier
 from guard.encoding import Encoder
+from guard.errors import ModelError
 from guard.policy import load_class
 from guard.sealing import MANIFEST, seal
 from guard.training import aggregate, benign, parity, unfamiliar
@@ -35,7 +36,7 @@ from guard.training.cpu import keep_memory
 from guard.training.data import HEADS, OWN, data_files, load
 from guard.training.export import export
 from guard.training.leaks import clean
-from guard.training.model import SIZES, GuardModel, base_directory
+from guard.training.model import SIZES, GuardModel, base_directory, restore
 from guard.training.recover import recovered
 from guard.training.teachers import HISTORY, WEIGHTS, folders
 from guard.training.train import CHECKPOINT, Config, train
@@ -133,17 +134,28 @@ def _start(places: Places) -> tuple[Path | None, list[dict[str, Any]]]:
 
     Raises:
         FileNotFoundError: there are none where they should be.
+        ModelError: they are those of a model that `guard train` did not make.
     """
     if places.start is None:
         return None, []
     if (places.start / MANIFEST).is_file():
         manifest = json.loads((places.start / MANIFEST).read_text("utf-8"))
         path = places.work / f"start-{WEIGHTS}"
-        torch.save(recovered(places.start), path)
+        torch.save(_recovered(places.start), path)
         return path, manifest.get("training", [])
     if not (places.start / WEIGHTS).is_file():
         raise FileNotFoundError(f"{places.start} has neither {WEIGHTS} of a run nor a model")
     return places.start / WEIGHTS, _stages(places.start)
+
+
+def _recovered(directory: Path) -> dict[str, torch.Tensor]:
+    try:
+        return recovered(directory)
+    except (ValueError, KeyError) as error:
+        raise ModelError(
+            f"`{directory}` is no model that `guard train` made ({error}): give one to `--start`, "
+            "or the `--work` of a run"
+        ) from error
 
 
 def rebuild(places: Places, config: Config, version: str) -> None:
@@ -226,7 +238,7 @@ def finish(  # noqa: PLR0913, PLR0917  # all that a model is made of
 
 def _trained(weights: Path) -> GuardModel:
     model = GuardModel(len(HEADS))
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    restore(model, weights)
     return model
 
 
@@ -272,6 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         about = f"{_about(item.name)} (default: {item.default})"
         parser.add_argument(name, type=kind, default=item.default, help=about)
     given = parser.parse_args(arguments)
+    if given.out.exists() and not given.out.is_dir():
+        parser.error(f"{given.out} is a file: give a directory for `--out`")
     try:
         config = Config(**{item.name: getattr(given, item.name) for item in fields(Config)})
     except ValueError as error:

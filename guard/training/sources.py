@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -20,10 +21,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from guard.categories import CATEGORIES
-from guard.errors import did_you_mean
+from guard.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 MANIFEST: Final = Path(__file__).with_name("sources.yaml")
 
@@ -31,6 +32,9 @@ OTHER_LABELS: Final = frozenset(
     {"misinformation", "hate_threatening", "sexual_minors", "violence_graphic"}
 )
 """Labels of files that are no category; they are left out."""
+
+_MARK: Final = b"\xef\xbb\xbf"
+"""The byte-order mark that some editors put before UTF-8."""
 
 _SHOWN: Final = 20
 """Problems that an error's text lists."""
@@ -116,7 +120,7 @@ class RawRow(BaseModel):
         return self
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """Rows that break the schema.
 
     Attributes:
@@ -154,28 +158,43 @@ def stem(path: Path) -> str:
 
 
 def read(path: Path) -> list[RawRow]:
-    """Return a file's rows; the first one stands in line 1.
+    """Return a file's rows; empty lines are none.
 
     Raises:
-        DataError: every line that breaks the schema, or what the manifest says of the file.
+        DataError: it cannot be read, or every line that breaks the schema, or what the manifest
+            says of the file.
     """
     settings = source(stem(path))
     rows: list[RawRow] = []
     problems: list[str] = []
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            place = f"{path.name}:{number}"
-            try:
-                row = RawRow.model_validate_json(line)
-            except ValidationError as error:
-                problems += [f"{place}: {_said(item)}" for item in error.errors()]
-                continue
-            rows.append(row)
-            problems += [f"{place}: {text}" for text in _unfit(row, settings)]
+    for number, line in _lines(path):
+        place = f"{path.name}:{number}"
+        try:
+            row = RawRow.model_validate_json(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            problems.append(f"{place}: not valid UTF-8 at byte {error.start + 1}: save it as UTF-8")
+            continue
+        except ValidationError as error:
+            problems += [f"{place}: {_said(item)}" for item in error.errors()]
+            continue
+        rows.append(row)
+        problems += [f"{place}: {text}" for text in _unfit(row, settings)]
     if problems:
         raise DataError(problems)
     return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not empty, and their numbers, from 1."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as lines:
+            for number, given in enumerate(lines, 1):
+                if line := given.removeprefix(_MARK).strip():
+                    yield number, line
+    except (OSError, EOFError, zlib.error) as error:  # a damaged archive raises any of them
+        reason = getattr(error, "strerror", None) or error
+        raise DataError([f"{path.name}: cannot be read: {reason}"]) from error
 
 
 def _unfit(row: RawRow, settings: Source) -> list[str]:

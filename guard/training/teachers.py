@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from guard.training.data import HEADS
-from guard.training.model import GuardModel
+from guard.training.model import GuardModel, restore
 from guard.training.reading import placed, read
 
 if TYPE_CHECKING:
@@ -167,5 +167,5 @@ def _fold(folder: Path) -> Fold | None:
 
 def _loaded(path: Path) -> GuardModel:
     model = GuardModel(len(HEADS))
-    model.load_state_dict(torch.load(path, weights_only=True))
+    restore(model, path)
     return model.eval().requires_grad_(requires_grad=False)

