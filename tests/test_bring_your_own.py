@@ -292,3 +292,17 @@ class TestUnusedLabels:
         """What is wrong is an error when the model is loaded."""
         with pytest.raises(ModelError, match=problem):
             Classifier(self.mapped(tmp_path / "m", unused), verify=False)
+
+
+def test_two_labels_of_one_name_are_refused(tmp_path: Path) -> None:
+    """A calibration could be of one of them alone; with names of their own both count in code."""
+    path = tmp_path / "m"
+    bert(path)
+    config = json.loads((path / "config.json").read_text("utf-8"))
+    both = {"toxic": "harassment", "obscene": "harassment"}
+    assert len(Classifier(path, labels=both, verify=False)(Passage("rude"))) == 2
+    config["id2label"] = {"0": "polite", "1": "harassment", "2": "harassment"}
+    config["clearance"] = {"input": "text", "unused_labels": ["polite"]}
+    (path / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ModelError, match="several labels `harassment`"):
+        Classifier(path, verify=False)

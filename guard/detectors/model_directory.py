@@ -346,6 +346,9 @@ class _Reader:
             mend = "map it to a category" if wanted is None else "use a category"
             text = f"has a label for `{category}`, which is no category: {mend} in `labels`"
             self._problem(None, text + did_you_mean(category, CATEGORIES))
+        for label in sorted({label for label in chosen if labels.count(label) > 1}):
+            text = f"names several labels `{label}`, which one calibration cannot serve: give each"
+            self._problem(_CONFIG, f"{text} a name of its own, and map them in code (`labels`)")
         calibrations = self._calibrations(labels, calibrated)
         poolings = self._poolings(labels, calibrated)
         return tuple(
