@@ -159,20 +159,25 @@ class TransformersBackend:
 
 
 def message_of(said: Said) -> dict[str, Any]:
-    """Return a message in OpenAI's form."""
-    message: dict[str, Any] = {"role": said.role, "content": said.content or said.refusal}
+    """Return a message in OpenAI's form, which UTF-8 can write whatever a model said."""
+    message: dict[str, Any] = {"role": said.role, "content": _whole(said.content or said.refusal)}
     if said.tool_calls:
         message["tool_calls"] = [
             {
-                "id": call.id,
+                "id": _whole(call.id),
                 "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
+                "function": {"name": _whole(call.name), "arguments": _whole(call.arguments)},
             }
             for call in said.tool_calls
         ]
     if said.role == "tool":
-        message["tool_call_id"] = said.call
+        message["tool_call_id"] = _whole(said.call)
     return message
+
+
+def _whole(text: str) -> str:
+    """Return a text with U+FFFD for each half of a character, which nothing can encode."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def reply_of(value: object, finish: str = "") -> Said:

@@ -9,6 +9,7 @@ This module does not know probes. It keeps no key and shows none.
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import json
 import random
@@ -43,6 +44,9 @@ _NEWER_LIMIT: Final = "max_completion_tokens"
 
 _LONGEST_MESSAGE: Final = 200
 
+_KEY: Final = re.compile(r"[!-~]*")
+"""What a header can hold of a key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -52,7 +56,7 @@ class Patience:
         tries: at most, the first included.
         first: seconds before the second try; doubled each time.
         longest: seconds that are waited at most, whatever the server asks for.
-        timeout: seconds that the server has for each try.
+        timeout: seconds that the server has for each try, to the end of its answer.
     """
 
     tries: int = 6
@@ -82,7 +86,7 @@ class OpenAIBackend:
 
     Raises:
         MissingExtraError: `httpx2` or `tenacity` is not installed.
-        BackendError: `url` is none.
+        BackendError: `url` is none, or no header can hold `key`.
     """
 
     takes_tools = True
@@ -109,9 +113,15 @@ class OpenAIBackend:
         if temperature is not None:
             self._body["temperature"] = temperature
         self._limit = ("max_tokens", max_tokens)
+        if not _KEY.fullmatch(key):
+            # The client would show it in its error.
+            raise BackendError(
+                "the key holds a line end, a space, or a letter beyond ASCII, which no header "
+                "takes: set its variable anew (`--key-env`)"
+            )
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._url = _endpoint(url)
-        self._broken = httpx2.TransportError
+        self._broken = (httpx2.TransportError, httpx2.DecodingError, TimeoutError)
         # How many are asked at a time is not for the client to say.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx2.AsyncClient(
@@ -144,7 +154,9 @@ class OpenAIBackend:
     async def _try(self, body: Mapping[str, Any]) -> Said:
         name, most = self._limit
         try:
-            response = await self._client.post(self._url, json={**body, name: most})
+            # The client counts the time of each read anew, and a gateway may keep it alive by drips.
+            async with asyncio.timeout(self._patience.timeout):
+                response = await self._client.post(self._url, json={**body, name: most})
         except self._broken as error:
             raise _PassingError(f"{type(error).__name__} {error}".strip()) from error
         if response.is_success:
@@ -199,7 +211,7 @@ def _read(content: bytes) -> Said:
     try:
         choice = json.loads(content)["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         # A gateway's page, or an answer that broke off.
         raise _PassingError("an answer that is no chat completion") from error
     return reply_of(message, str(finish or ""))
@@ -210,7 +222,7 @@ def _error(content: bytes) -> tuple[str, str]:
     try:
         error = json.loads(content)["error"]
         code, message = error.get("code") or error.get("type") or "", error.get("message") or ""
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", ""
     kept = re.sub(r"[^a-z0-9_.-]", "", str(code).lower())[:40]
     return kept, " ".join(str(message).split())[:_LONGEST_MESSAGE]

@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import Response, StreamingResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,15 +26,17 @@ from guard.audit.openai_backend import OpenAIBackend, Patience, _endpoint, _seco
 from guard.audit.probe import load_builtin
 from guard.audit.scripted_models import ScriptedModel
 from guard.exchange import Choice, ToolCall
-from guard.server.scripted import Delivery, Failure, Reply
+from guard.server.scripted import Delivery, Failure, Reply, serve_in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from guard.server.scripted import ScriptedApp
 
 QUICK = Patience(tries=3, first=0.01, longest=0.2, timeout=5.0)
 HELLO = [Said("user", "Hello?")]
+COMPLETION = b'{"choices": [{"message": {"content": "whole"}}]}'
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 
@@ -226,6 +230,47 @@ class TestOpenAI:
         patience = Patience(tries=2, first=0.01, longest=0.1, timeout=0.4)
         assert ask(backend.url, patience=patience).content == "in time"
 
+    def test_a_server_that_drips_times_out(self) -> None:
+        """The seconds are those of the whole answer: a gateway may send blanks for long."""
+
+        async def blanks() -> AsyncIterator[bytes]:
+            for _ in range(100):
+                yield b" "
+                await asyncio.sleep(0.02)
+            yield COMPLETION
+
+        app = FastAPI()
+        app.post("/v1/chat/completions")(lambda: StreamingResponse(blanks()))
+        patience = Patience(tries=1, timeout=0.3)
+        with serve_in_thread(app) as served, pytest.raises(BackendError, match="TimeoutError"):
+            ask(served.url, patience=patience)
+
+    @pytest.mark.parametrize("encoding", ["identity", "gzip"])
+    def test_a_body_that_nobody_can_decode_is_asked_again(self, encoding: str) -> None:
+        """Nested without end, or compressed in name only: it is no answer, as any other page."""
+        bodies = iter([(encoding, b"[" * 100_000), ("identity", COMPLETION)])
+
+        def answer() -> Response:
+            named, body = next(bodies)
+            return Response(body, headers={"content-encoding": named})
+
+        app = FastAPI()
+        app.post("/v1/chat/completions")(answer)
+        with serve_in_thread(app) as served:
+            assert ask(served.url).content == "whole"
+
+    def test_half_a_character_of_an_answer_does_not_stop_the_next_question(
+        self, backend: ScriptedApp
+    ) -> None:
+        """Answers may hold what UTF-8 cannot write; it goes back as U+FFFD."""
+        call = ToolCall("look", '{"a": "\ud83d"}', "call_\ud800")
+        said = [*HELLO, Said("assistant", "So\ud800.", tool_calls=(call,)), Said("user", "And?")]
+        backend.script("And?", "whole")
+        assert ask(backend.url, said).content == "whole"
+        sent = backend.requests[0].json()["messages"][1]
+        assert sent["content"] == "So\ufffd."
+        assert sent["tool_calls"][0]["function"]["arguments"] == '{"a": "\ufffd"}'
+
     def test_nobody_there_is_tried_again_and_then_named(self) -> None:
         """A refused connection passes mostly, such as while a server starts."""
         with pytest.raises(BackendError, match="no answer after 3 tries: ConnectError"):
@@ -311,6 +356,13 @@ class TestOpenAI:
             with pytest.raises(BackendError) as caught:
                 ask(backend.url, key="sk-very-secret")
             assert "very-secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+    @pytest.mark.parametrize("key", ["sk-very-secret\n", "sk-very secret", "sk-véry-secret"])
+    def test_a_key_that_no_header_takes_is_not_shown(self, key: str) -> None:
+        """A line end that came with the variable must not print the key."""
+        with pytest.raises(BackendError, match="set its variable anew") as caught:
+            ask("http://127.0.0.1:9/v1", key=key)
+        assert "secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
 
     @pytest.mark.parametrize(
         ("url", "endpoint"),
