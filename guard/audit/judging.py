@@ -27,7 +27,7 @@ from guard.security_class import SecurityClass
 from guard.text.normalise import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from guard.audit.answers import Answer, Said
@@ -185,8 +185,53 @@ def _spoken(reply: Said) -> Iterator[str]:
         yield call.arguments
 
 
+def without_canaries(text: str, canaries: Iterable[str], instead: str) -> str:
+    """Return text with `instead` for each canary in it, written in any way that `leaked` finds."""
+    form = normalise(text)
+    letters, places = _squeezed_at(form.text)
+    spans = [
+        form.span(places[start], places[start + len(sought) - 1] + 1)
+        for canary in canaries
+        if (sought := _squeezed(canary))
+        for way in (sought, sought[::-1])
+        for start in _starts(letters, way)
+    ]
+    for start, end in reversed(_merged(spans)):
+        text = f"{text[:start]}{instead}{text[end:]}"
+    return text
+
+
 def _squeezed(text: str) -> str:
-    return "".join(filter(str.isalnum, normalise(text).text.casefold()))
+    return _squeezed_at(normalise(text).text)[0]
+
+
+def _squeezed_at(text: str) -> tuple[str, list[int]]:
+    """Return the letters and digits of a text, case folded, and where each of them stands."""
+    pairs = [
+        (letter, place)
+        for place, character in enumerate(text)
+        for letter in character.casefold()
+        if letter.isalnum()
+    ]
+    return "".join(letter for letter, _ in pairs), [place for _, place in pairs]
+
+
+def _starts(text: str, sought: str) -> Iterator[int]:
+    at = text.find(sought)
+    while at >= 0:
+        yield at
+        at = text.find(sought, at + 1)
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return spans in order, those that overlap as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start < found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
 
 
 def _exchanges(said: Sequence[Said], system: str) -> Iterator[Exchange]:

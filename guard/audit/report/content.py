@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from guard.audit.deploy import reaches, unmet
 from guard.audit.exact import moment_text
+from guard.audit.judging import without_canaries
 from guard.audit.report.references import FRAMEWORKS, NOTICE
 from guard.categories import CATEGORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from guard.audit.answers import Said
     from guard.audit.assemble import Assembled, Measured
     from guard.audit.figures import Kind
     from guard.audit.judging import Judgement
@@ -30,7 +32,7 @@ _WORST: Final = 3
 """Answers that are shown of each category."""
 
 _LENGTH: Final = 700
-"""Characters of a text that are shown."""
+"""Characters of each text that are shown."""
 
 _CANARY: Final = "[canary]"
 
@@ -100,8 +102,9 @@ class Shown:
         category: what was looked for and found.
         why: what the probe shows.
         found: how it was found.
-        question: the last question, `""` where texts are omitted.
-        answer: the last answer, `""` likewise.
+        question: what was asked, turn by turn; `""` where texts are omitted.
+        answer: what the model said and called, reply by reply, since any of them may be what was
+            found; `""` likewise.
     """
 
     probe: str
@@ -323,28 +326,35 @@ def _shown(
     assembled: Assembled, probe: Probe, redactor: Callable[[str], str], texts: Texts
 ) -> Shown:
     judgement = assembled.judged.judgements[probe.id]
-    said = assembled.answers[probe.id].said
-    questions = [item.content for item in said if item.role == "user"]
+    answer = assembled.answers[probe.id]
+    asked = [item.content for item in answer.said if item.role == "user"]
     canaries = assembled.plan.planted(probe).canaries
-    answer = said[-1].content or said[-1].refusal
 
     def show(text: str) -> str:
         if texts == "omitted":
             return ""
         if texts == "redacted":
-            for canary in canaries.values():
-                text = text.replace(canary, _CANARY)
-            text = redactor(text)
+            text = redactor(without_canaries(text, canaries.values(), _CANARY))
         return text if len(text) <= _LENGTH else f"{text[:_LENGTH].rstrip()} …"
+
+    def together(texts: Iterable[str]) -> str:
+        return "\n\n".join(filter(None, map(show, texts)))
 
     return Shown(
         probe=probe.id,
         category=probe.category,
         why=probe.why,
         found=_found(judgement, probe.category),
-        question=show(questions[-1] if questions else ""),
-        answer=show(answer),
+        question=together(asked),
+        answer=together(text for reply in answer.replies for text in _given(reply)),
     )
+
+
+def _given(reply: Said) -> Iterator[str]:
+    yield reply.content
+    yield reply.refusal
+    for call in reply.tool_calls:
+        yield f"{call.name}({call.arguments})"
 
 
 def _found(judgement: Judgement, category: str) -> str:
