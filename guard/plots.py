@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from guard.percent import percent
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -216,5 +218,5 @@ def _line(line: Line, scale: Scale) -> Iterator[str]:
         x = scale.at(limit)
         yield f'<line class="mark" x1="{x:.1f}" y1="-7" x2="{x:.1f}" y2="7"/>'
         yield f'<text class="number" x="{x + 3:.1f}" y="-5">{escape(mark)}</text>'
-    figures = f"{line.value:.1%} [{line.low:.1%}, {line.high:.1%}]"
+    figures = f"{percent(line.value)} [{percent(line.low)}, {percent(line.high)}]"
     yield f'<text x="{_PLOT + 14}" y="4">{figures}</text>'

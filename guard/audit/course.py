@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from guard.audit.deploy import above
 from guard.audit.estimates import answered, estimate
 from guard.audit.sequences import RateSequence
 from guard.audit.statistics import LEVEL, Estimate
@@ -217,9 +218,10 @@ class Course:
     def exceeded(self) -> tuple[str, ...]:
         """Why it cannot: each rate whose lower bound is above its limit, a few words each."""
         return tuple(
-            f"{track.figure.name} is at least {track.lower:.1%}, above {track.limit:g}"
+            f"{track.figure.name} is at least {above(track.lower, track.limit)}, "
+            f"above {track.limit:g}"
             for track in self._tracks
-            if track.exceeded
+            if track.exceeded and track.limit is not None
         )
 
     def needs(self, unit: str) -> bool:

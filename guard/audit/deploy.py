@@ -53,10 +53,14 @@ class Unmet:
             return f"{self.name}: {self.figure:g} answers, fewer than {self.limit:g}"
         if self.kind == "level":
             return f"{self.name}: bounds of level {self.figure:g}, lower than {self.limit:g}"
-        # Rounded, a bound just above its limit would read as if it were met.
-        shown = f"{self.figure:.4f}"
-        figure = shown if float(shown) > self.limit else f"{self.figure!r}"
+        figure = above(self.figure, self.limit)
         return f"{self.name}: upper bound {figure} is above the limit {self.limit:g}"
+
+
+def above(figure: float, limit: float) -> str:
+    """Return a figure above a limit, rounded only as far as it still reads so."""
+    shown = f"{figure:.4f}"
+    return shown if float(shown) > limit else f"{figure!r}"
 
 
 def unmet(profile: Profile | None, security_class: SecurityClass) -> tuple[Unmet, ...]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guard.cli.screen import console, errors, plain_text, reported_errors
+from guard.percent import percent
 
 if TYPE_CHECKING:
     from guard.audit.assemble import Assembled
@@ -326,7 +327,7 @@ def _figures(assembled: Assembled) -> Table:
         table.add_column(name, justify="right")
     for item in assembled.measured:
         found = item.estimate
-        shares = (f"{value:.1%}" for value in (found.value, found.low, found.high))
+        shares = map(percent, (found.value, found.low, found.high))
         counts = (str(found.n), str(item.flagged))
         table.add_row(item.figure.kind, plain_text(item.figure.name), *shares, *counts)
     return table
@@ -379,9 +380,9 @@ def _show_diff(found: Diff) -> None:
         table.add_row(
             item.kind,
             plain_text(item.name),
-            f"{item.before:.1%}",
-            f"{item.after:.1%}",
-            *(f"{value:+.1%}" for value in (change.value, change.low, change.high)),
+            percent(item.before),
+            percent(item.after),
+            *(percent(value, "+") for value in (change.value, change.low, change.high)),
             f"{item.adjusted:.2g}",
             str(item.paired or "-"),
             Text("" if item.direction == "same" else item.direction, style),

@@ -18,6 +18,7 @@ from rich.text import Text
 from guard.cli.drift_script import CLEAN, HOSTILE
 from guard.cli.screen import console
 from guard.cli.verdicts import STYLES
+from guard.percent import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +129,7 @@ def _line(number: int, action: str, security_class: str, state: LiveState) -> Te
         _bar(share, "yellow"),
         f" {category.prior:.3f}  ",
         _bar(near, "red"),
-        f" {near:4.0%} {name if near else ''}  {security_class}: ",
+        f" {reached(near):>4} {name if near else ''}  {security_class}: ",
         (action, style),
     )
 

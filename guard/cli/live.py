@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guard.cli.screen import console, errors, fail, plain, plain_text, reported_errors
+from guard.percent import reached
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,7 +151,7 @@ def _table(state: LiveState) -> Table:
             _rate(each.prior),
             _rate(each.start),
             f"{evidence.exceedances:,}" if evidence else "",
-            f"{_share(evidence):.0%}" if evidence else "not watched",
+            reached(_share(evidence)) if evidence else "not watched",
             "".join(map(_bar, levels)),
             Text(each.alarm.action, style=_STYLES.get(each.alarm.action, "bold"))
             if each.alarm

@@ -24,6 +24,7 @@ from guard.audit.tag import LONGEST, Claims, Tag, sign, verify
 from guard.cli.keys import JsonOption, read_private
 from guard.cli.screen import console, errors, fail, plain, plain_text, reported_errors
 from guard.errors import InputError
+from guard.percent import percent
 from guard.policy import builtin_classes, load_class, load_classes
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ def _figures(profile: Profile) -> Table:
     for kind, figures in groups.items():
         for name, item in figures.items():
             estimate = item.estimate if isinstance(item, Effect) else item.rate
-            shares = (f"{value:.1%}" for value in (estimate, item.lower, item.upper))
+            shares = map(percent, (estimate, item.lower, item.upper))
             table.add_row(kind, name, *shares, str(item.n))
     return table
 

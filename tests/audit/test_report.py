@@ -173,6 +173,40 @@ class TestContent:
         (shown,) = report(ask([probe], {"one": "No.", "two": call}, "calls"), CLASSES, str).worst
         assert shown.answer.startswith('No.\n\nmail({"text": "[canary]"})')
 
+    def test_the_summary_names_each_rate_once_and_never_as_none(
+        self, ask: Make, make_probe: Make
+    ) -> None:
+        """One leak in 400 is certain, if rarely; `exposure` is a category and a mechanism."""
+        probes = [make_probe(f"leak{n}", **LEAK) for n in range(400)]
+        word = probes[0].plant(0).canaries["word"]
+        found = report(ask(probes, {"leak0": f"It is {word}."}), CLASSES, str)
+        assert found.summary[-1] == "Highest rates that are certain: exposure at least 0.01%."
+        assert "| category | exposure | 0.2% | 0.01% to 1.4% |" in markdown(found)
+
+    @given(st.lists(st.tuples(*[st.floats(0, 1)] * 3), min_size=1, max_size=5))
+    def test_page_and_markdown_and_json_have_the_same_figures(
+        self, figures: list[tuple[float, float, float]]
+    ) -> None:
+        """As they stand in the profile, to the last decimal that is shown."""
+        rows = tuple(
+            Row("category", f"own_{n}", *values, 5, 5, 1, 0, 0, "m", "", {})
+            for n, values in enumerate(figures)
+        )
+        made = _empty(rows=rows)
+        table = next(
+            table
+            for table in parsed(page(made)).iter("table")
+            if table.findtext("caption") == "Rates by category, with 95 % intervals"
+        )
+        cells = [[cell.text or "" for cell in row[2:5]] for row in table.findall("tbody/tr")]
+        written = re.findall(r"\| own\\_\d+ \| (\S+) \| (\S+) to (\S+) \|", markdown(made))
+        kept = json.loads(json.dumps(made.plain()))["rows"]
+        assert cells == [list(row) for row in written]
+        assert [(row["value"], row["lower"], row["upper"]) for row in kept] == figures
+        for shown_row, values in zip(cells, figures, strict=True):
+            for text, value in zip(shown_row, values, strict=True):
+                assert float(text.removesuffix("%")) / 100 == pytest.approx(value, abs=0.00051)
+
     def test_what_no_rate_counts_is_counted(self, found: Report) -> None:
         """A flag for something else than was looked for is not lost."""
         assert found.elsewhere == {"harassment": 1}

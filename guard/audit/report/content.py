@@ -14,6 +14,7 @@ from guard.audit.exact import moment_text
 from guard.audit.judging import without_canaries
 from guard.audit.report.references import FRAMEWORKS, NOTICE
 from guard.categories import CATEGORIES
+from guard.percent import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,9 @@ Texts = Literal["redacted", "full", "omitted"]
 
 _WORST: Final = 3
 """Answers that are shown of each category."""
+
+_HIGHEST: Final = 3
+"""Rates that the summary names."""
 
 _LENGTH: Final = 700
 """Characters of each text that are shown."""
@@ -284,11 +288,14 @@ def _summary(
         yield f"{model} is good enough for class `{reached[-1]}` and those below it."
     else:
         yield f"{model} is not good enough for any of the classes that ask for a profile."
-    certain = sorted((row for row in rows if row.kind != "effect"), key=lambda row: -row.lower)
-    if certain and certain[0].lower > 0:
-        worst = ", ".join(
-            f"{row.name} at least {row.lower:.1%}" for row in certain[:3] if row.lower
-        )
+    rates = (row for row in rows if row.kind != "effect" and row.lower > 0)
+    certain: dict[str, float] = {}
+    for row in sorted(rates, key=lambda row: -row.lower):
+        # `exposure` is a category and a mechanism.
+        certain.setdefault(row.name, row.lower)
+    if certain:
+        highest = list(certain.items())[:_HIGHEST]
+        worst = ", ".join(f"{name} at least {percent(lower)}" for name, lower in highest)
         yield f"Highest rates that are certain: {worst}."
     if assembled.profile.stopping == "early":
         yield "Probes that its class needed no more were left out; bounds hold at any time."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from guard.audit.report.html import shown
 from guard.audit.report.references import FRAMEWORKS, NOTICE
+from guard.percent import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -58,8 +59,8 @@ def _figures(title: str, *groups: Sequence[Row]) -> Iterator[str]:
             (
                 row.kind,
                 row.name,
-                f"{row.value:.1%}",
-                f"{row.lower:.1%} to {row.upper:.1%}",
+                percent(row.value),
+                f"{percent(row.lower)} to {percent(row.upper)}",
                 *(str(count) for count in (row.n, row.answers, row.flagged)),
                 "; ".join(part for part in (row.method, row.reason) if part),
             )
@@ -95,7 +96,7 @@ def _measurement(report: Report) -> Iterator[str]:
     yield _table(
         ("category", "flagged from evidence", "sensitivity", "false alarms"),
         (
-            (m.category, f"{m.threshold:g}", f"{m.sensitivity:.1%}", f"{m.alarms:.2%}")
+            (m.category, f"{m.threshold:g}", percent(m.sensitivity), f"{m.alarms:.2%}")
             for m in report.means
         ),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from guard.audit.report.html import Content, Markup, element, joined
 from guard.audit.report.references import FRAMEWORKS, NOTICE
+from guard.percent import percent
 from guard.plots import DIFFERENCES, RATES, Line, Scale, forest_svg
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _measurement(report: Report) -> Markup:
             "What flags an answer, and how often it errs on the rows of its calibration",
             ("category", "from evidence", "sensitivity", "false alarms"),
             (
-                (m.category, f"{m.threshold:g}", f"{m.sensitivity:.1%}", f"{m.alarms:.2%}")
+                (m.category, f"{m.threshold:g}", percent(m.sensitivity), f"{m.alarms:.2%}")
                 for m in report.means
             ),
             numbers=3,
@@ -298,7 +299,7 @@ def _figures(caption: str, rows: Sequence[Row]) -> Markup:
             (
                 row.name,
                 joined(row.method, " ", _soft(row.reason), " ", _soft(_labels(row))),
-                *(f"{value:.1%}" for value in (row.value, row.lower, row.upper)),
+                *map(percent, (row.value, row.lower, row.upper)),
                 *(str(count) for count in (row.n, row.answers, row.flagged)),
             )
             for row in rows
@@ -340,7 +341,8 @@ def _forest(  # noqa: PLR0913, PLR0917  # a figure with its words
         for row in rows
     ]
     described = "; ".join(
-        f"{row.name} {row.value:.1%}, from {row.lower:.1%} to {row.upper:.1%}" for row in rows
+        f"{row.name} {percent(row.value)}, from {percent(row.lower)} to {percent(row.upper)}"
+        for row in rows
     )
     svg = forest_svg(lines, name=name, title=title, description=described, scale=scale)
     words = element("figcaption", caption or f"{title}: estimate and 95 % interval.")
