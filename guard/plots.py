@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from guard.percent import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from guard.calibration import Bin
 
@@ -98,6 +98,9 @@ def _legend(colours: Mapping[str, str], height: int) -> Iterator[str]:
 
 _ROW: Final = 26
 _LABELS: Final = 250
+_LETTER: Final = 7.2
+"""Pixels that a letter of a label takes at most, on average."""
+
 _PLOT: Final = 420
 _FIGURES: Final = 170
 _HEAD: Final = 34
@@ -178,7 +181,9 @@ def forest_svg(
         description: what it shows, for who cannot see it.
         scale: what it is drawn along.
     """
-    width, height = _LABELS + _PLOT + _FIGURES, _HEAD + _ROW * len(lines) + 30
+    left = _room(_LABELS, (line.label for line in lines))
+    width = left + _PLOT + _room(_FIGURES, map(_figures, lines))
+    height = _HEAD + _ROW * len(lines) + 30
     box = f'id="{name}" viewBox="0 0 {width} {height}" width="100%"'
     label = f'role="img" aria-labelledby="{name}-title {name}-desc"'
     parts = [
@@ -186,19 +191,28 @@ def forest_svg(
         f'<title id="{name}-title">{escape(title)}</title>',
         f'<desc id="{name}-desc">{escape(description)}</desc>',
         f"<style>{_LIGHT.format(f'#{name}')}{_DARK.format(f'#{name}')}</style>",
-        *_ticks(scale, height),
+        *_ticks(scale, left, height),
     ]
     for number, line in enumerate(lines):
         y = _HEAD + _ROW * number + _ROW / 2
-        parts.append(f'<g transform="translate({_LABELS} {y:g})">')
+        parts.append(f'<g transform="translate({left} {y:g})">')
         parts += _line(line, scale)
         parts.append("</g>")
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _ticks(scale: Scale, height: int) -> Iterator[str]:
+def _room(least: int, texts: Iterable[str]) -> int:
+    """Return the pixels that the widest of some texts takes, with its margins."""
+    return max([least, *(28 + round(_LETTER * len(text)) for text in texts)])
+
+
+def _figures(line: Line) -> str:
+    return f"{percent(line.value)} [{percent(line.low)}, {percent(line.high)}]"
+
+
+def _ticks(scale: Scale, left: int, height: int) -> Iterator[str]:
     for tick in scale.ticks:
-        x = _LABELS + scale.at(tick)
+        x = left + scale.at(tick)
         kind = "zero" if tick == 0 else "grid"
         yield f'<line class="{kind}" x1="{x:.1f}" y1="{_HEAD}" x2="{x:.1f}" y2="{height - 24}"/>'
         yield (
@@ -214,9 +228,9 @@ def _line(line: Line, scale: Scale) -> Iterator[str]:
         f'x2="{scale.at(line.high):.1f}" y2="0"/>'
     )
     yield f'<circle class="dot" cx="{scale.at(line.value):.1f}" cy="0" r="5"/>'
-    for mark, limit in line.marks.items():
+    for limit in sorted(set(line.marks.values())):
         x = scale.at(limit)
+        mark = ", ".join(name for name, own in line.marks.items() if own == limit)
         yield f'<line class="mark" x1="{x:.1f}" y1="-7" x2="{x:.1f}" y2="7"/>'
         yield f'<text class="number" x="{x + 3:.1f}" y="-5">{escape(mark)}</text>'
-    figures = f"{percent(line.value)} [{percent(line.low)}, {percent(line.high)}]"
-    yield f'<text x="{_PLOT + 14}" y="4">{figures}</text>'
+    yield f'<text x="{_PLOT + 14}" y="4">{_figures(line)}</text>'

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from html import escape, unescape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -369,6 +372,102 @@ class TestPage:
         parsed(html)
 
 
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+
+MEASURE = """
+addEventListener("load", () => {
+  const page = document.getElementById("page").contentDocument;
+  const all = (what) => [...page.querySelectorAll(what)];
+  const wide = (item) => item.scrollWidth > item.clientWidth + 1;
+  const out = (text) => {
+    const box = text.getBoundingClientRect(), all = text.ownerSVGElement.getBoundingClientRect();
+    return box.left < all.left || box.right > all.right;
+  };
+  document.body.textContent = JSON.stringify({
+    page: wide(page.documentElement),
+    regions: all(".scroll").filter(wide).map((item) => item.getAttribute("aria-label")),
+    unreachable: all(".scroll:not([tabindex])").length,
+    clipped: all("svg text").filter(out).map((text) => text.textContent),
+    letters: Math.min(...all("svg .tick").map((text) => text.getBoundingClientRect().height)),
+  });
+});
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on this system")
+class TestBrowser:
+    """The page in a real browser."""
+
+    @pytest.fixture
+    def measured(self, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+        """Return what measures a page with long names in a frame so wide."""
+        label = "style_amplification.authoritative_" + "x" * 40
+        limits = {"easy": 0.5, "mild": 0.5, "strict": 0.01}
+        made = page(
+            _empty(
+                model="a-model-" + "x" * 300,
+                summary=("x" * 300,),
+                rows=(
+                    Row("effect", label, 0.5, -1.0, 0.99996, 25, 25, 25, 0, 0, "m", "", limits),
+                    Row(
+                        "category",
+                        "own_category_about_competitors_and_their_pricing",
+                        0.5,
+                        0.1,
+                        0.99996,
+                        25,
+                        25,
+                        25,
+                        0,
+                        0,
+                        "m",
+                        "",
+                        limits,
+                    ),
+                    Row("mechanism", "exposure", 0, 0, 0, 5, 5, 0, 0, 0, "m", "", limits),
+                ),
+                worst=(Shown("p" * 120, "bad_advice", "why", "found", "", "a" * 900),),
+                facts={"audited": "2026", "answers": "1", "profile": "sha256 " + "a" * 64},
+            )
+        )
+
+        def measure(width: int, *, printed: bool = False) -> dict[str, Any]:
+            html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", made)
+            if printed:
+                html = html.replace("@media print", "@media all")
+            frame = f'<iframe id="page" width="{width}" height="900" style="border:0"></iframe>'
+            frame = frame.replace("><", f' srcdoc="{escape(html)}"><')
+            place = tmp_path / "frame.html"
+            place.write_text(f"<!DOCTYPE html>{frame}<script>{MEASURE}</script>", "utf-8")
+            command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+            ended = subprocess.run(
+                [*command, f"--user-data-dir={tmp_path / 'browser'}", place.as_uri()],
+                capture_output=True,
+                check=True,
+                text=True,
+                timeout=120,
+            )
+            (found,) = re.findall(r"<body>(\{.*\})</body>", ended.stdout)
+            return json.loads(unescape(found))  # type: ignore[no-any-return]
+
+        return measure
+
+    def test_a_phone_can_show_it(self, measured: Callable[..., dict[str, Any]]) -> None:
+        """Only tables and plots scroll, by keyboard too, and letters in plots can be read."""
+        found = measured(320)
+        assert not found["page"]
+        assert not found["unreachable"]
+        assert not found["clipped"]
+        assert found["letters"] >= 7
+
+    def test_paper_holds_all_of_it(self, measured: Callable[..., dict[str, Any]]) -> None:
+        """A4 less its margins: on paper nothing can be scrolled to."""
+        found = measured(680, printed=True)
+        assert not found["page"]
+        assert not found["regions"]
+        assert not found["clipped"]
+
+
 def _contrast(one: str, two: str) -> float:
     light, dark = sorted((_luminance(one), _luminance(two)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
@@ -421,6 +520,24 @@ class TestForest:
             for circle in root.iter(f"{SVG}circle"):
                 assert 0 <= float(circle.attrib["cx"]) <= width
         assert DIFFERENCES.at(0.0) == DIFFERENCES.at(1.0) / 2
+
+    def test_classes_that_share_a_limit_share_its_mark(self) -> None:
+        """Over each other, their numbers could not be read."""
+        line = Line("x", 0.1, 0.0, 0.2, {"1": 0.3, "2": 0.05, "3": 0.3})
+        root = ET.fromstring(forest_svg([line], name="x", title="t", description="d"))
+        marks = [item for item in root.iter(f"{SVG}text") if item.get("class") == "number"]
+        assert [mark.text for mark in marks] == ["2", "1, 3"]
+
+    def test_long_names_and_figures_have_room(self) -> None:
+        """The picture grows with its longest label, and with its longest figures."""
+
+        def width(line: Line) -> float:
+            made = forest_svg([line], name="x", title="t", description="d")
+            return float(ET.fromstring(made).attrib["viewBox"].split()[2])
+
+        short = width(Line("x", 0.1, 0.0, 0.2))
+        assert width(Line("x" * 59, 0.1, 0.0, 0.2)) > short + 150
+        assert width(Line("x", 0.5, -1.0, 0.999996)) > short
 
     def test_small_rates_have_room(self) -> None:
         """1 % is a tenth of the way, and the order stays."""

@@ -24,7 +24,7 @@ _STYLE: Final = """
 --line:#3a434e;--panel:#1a212a;--good:#7ee2a0;--bad:#ff8a80;--link:#7cb7ff}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:62rem;padding:1.5rem;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif}
+font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}
 h1{font-size:1.7rem;margin:0 0 .3rem}h2{font-size:1.25rem;margin:2.2rem 0 .6rem}
 h3{font-size:1rem;margin:1.4rem 0 .4rem}
 p,li{max-width:46rem}.soft{color:var(--soft)}
@@ -33,7 +33,8 @@ table{border-collapse:collapse;width:100%;font-size:.9rem}
 caption{text-align:left;color:var(--soft);padding:.3rem 0}
 th,td{text-align:left;vertical-align:top;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.scroll{overflow-x:auto}td ul{margin:0;padding-left:1.1rem}
+.scroll{overflow-x:auto}.scroll svg{display:block;min-width:48rem}
+td ul{margin:0;padding-left:1.1rem}
 .soft{font-weight:400}
 .summary{background:var(--panel);border-left:.3rem solid var(--link);padding:.6rem 1rem}
 .good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
@@ -44,7 +45,8 @@ blockquote{margin:.4rem 0;padding-left:.8rem;border-left:.2rem solid var(--line)
 white-space:pre-wrap;overflow-wrap:anywhere}
 code{overflow-wrap:anywhere}
 @media print{body{max-width:none;padding:0;font-size:11pt}h2{break-after:avoid}
-tr,figure{break-inside:avoid}a{color:inherit;text-decoration:none}}
+tr,figure{break-inside:avoid}.scroll{overflow:visible}.scroll svg{min-width:0}
+table{font-size:8.5pt}th,td{overflow-wrap:anywhere}a{color:inherit;text-decoration:none}}
 """
 
 _ALLOWED: Final = "default-src 'none'; style-src 'unsafe-inline'"
@@ -287,8 +289,12 @@ def _table(
         element("thead", cells("th", names)),
         element("tbody", (cells("td", row) for row in rows)),
     )
+    return _scrolling(table, caption)
+
+
+def _scrolling(content: Markup, label: str) -> Markup:
     # A region that scrolls must be reachable by keyboard.
-    return element("div", table, class_="scroll", role="region", aria_label=caption, tabindex="0")
+    return element("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")
 
 
 def _figures(caption: str, rows: Sequence[Row]) -> Markup:
@@ -346,4 +352,4 @@ def _forest(  # noqa: PLR0913, PLR0917  # a figure with its words
     )
     svg = forest_svg(lines, name=name, title=title, description=described, scale=scale)
     words = element("figcaption", caption or f"{title}: estimate and 95 % interval.")
-    return element("figure", element("div", Markup(svg), class_="scroll"), words)
+    return element("figure", _scrolling(Markup(svg), title), words)
