@@ -13,6 +13,7 @@ import zlib
 from collections import Counter, deque
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
@@ -83,7 +84,9 @@ def check(  # each is one plain option
     form: Annotated[
         InputFormat,
         typer.Option(
-            "--input", help="`auto` goes by the file's name; standard input by its first line."
+            "--input",
+            help="`auto` goes by the file's name; standard input by its first line "
+            "that is not blank.",
         ),
     ] = "auto",
     output: Annotated[
@@ -212,11 +215,21 @@ def _read(
     if form == "text" or name != "-":
         yield from _text_item(name, file.read(), prompt, system)
         return
-    first = file.readline()
-    if _is_json_object(first):
-        yield from _read_lines(name, [first, *file], prompt, system)
+    head = _head(file)
+    if head and _is_json_object(head[-1]):
+        yield from _read_lines(name, chain(head, file), prompt, system)
     else:
-        yield from _text_item(name, first + file.read(), prompt, system)
+        yield from _text_item(name, b"".join(head) + file.read(), prompt, system)
+
+
+def _head(file: IO[bytes]) -> list[bytes]:
+    """Return the lines of a file up to the first that is not blank."""
+    head: list[bytes] = []
+    for line in file:
+        head.append(line)
+        if line.strip():
+            break
+    return head
 
 
 def _is_json_object(line: bytes) -> bool:

@@ -104,6 +104,15 @@ class TestJsonLines:
         assert verdicts(result)[1]["text"] is None
         assert result.exit_code == 1
 
+    def test_blank_lines_before_the_first_do_not_make_it_text(self, strict: str) -> None:
+        """Each line is one exchange, counted as in the file, and has its own verdict."""
+        lines = "\r\n  \n" + "\n".join(json.dumps({"response": text}) for text in (FINE, LEAK))
+        result = run("--class", strict, stdin=lines)
+        assert [(item["line"], item["action"]) for item in verdicts(result)] == [
+            (3, "allow"),
+            (4, "block"),
+        ]
+
     def test_nothing_blocked_is_exit_code_0(self, strict: str) -> None:
         """Only good lines give 0."""
         result = run("--class", strict, stdin=json.dumps({"response": FINE}))
@@ -172,6 +181,13 @@ class TestJsonLines:
 
 class TestText:
     """One response a file."""
+
+    def test_blank_lines_are_part_of_a_text(self, strict: str) -> None:
+        """What is judged is what came, and of blank lines alone as well."""
+        (found,) = verdicts(run("--class", strict, stdin=f"\n \n{FINE}\n\n"))
+        assert found["text"] == f"\n \n{FINE}\n\n"
+        (found,) = verdicts(run("--class", strict, stdin="\n \n"))
+        assert found["text"] == "\n \n"
 
     def test_standard_input(self, strict: str) -> None:
         """Text on standard input is one response, however many lines it has."""
