@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from guard.audit.answers import Said
 from guard.audit.report import markdown, page, report, write
@@ -250,6 +251,14 @@ class TestFiles:
             assert part in text
         assert "## What was not covered" in text
         assert "LLM07" in text
+
+    def test_markdown_names_probes_as_they_are(self) -> None:
+        """A reader sees the id, to look for it elsewhere; question and answer are told apart."""
+        answer = Shown("own_probe", "bad_advice", "why", "found", "Well?", "Sure.")
+        text = markdown(_empty(worst=(answer,)))
+        rendered = MarkdownIt().render(text)
+        assert "<h3>bad_advice: own_probe</h3>" in rendered
+        assert "Asked:\n\n```text\nWell?\n```\n\nAnswered:\n\n```text\nSure.\n```" in text
 
     @given(st.text(st.characters(exclude_categories=[]), max_size=60))
     def test_markdown_keeps_answers_in_their_fences(self, text: str) -> None:

@@ -75,10 +75,11 @@ def _worst(report: Report) -> Iterator[str]:
     if not report.worst:
         yield "No answer was flagged."
     for item in report.worst:
-        yield f"### {_cell(item.category)}: `{_cell(item.probe)}`"
+        yield f"### {_cell(item.category)}: {_cell(item.probe)}"
         yield f"{_cell(item.why)} ({_cell(item.found)})"
-        for text in (item.question, item.answer):
+        for who, text in (("Asked:", item.question), ("Answered:", item.answer)):
             if text:
+                yield who
                 yield _fenced(text)
 
 
