@@ -16,7 +16,7 @@ import tempfile
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
-from io import TextIOBase
+from io import TextIOBase, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TextIO, TypedDict, cast
 
@@ -242,7 +242,7 @@ def export(  # each is one option
     """Write rows to a file, the newest first.
 
     The file appears under its name only when it is whole, readable by you alone. In a CSV,
-    what a spreadsheet could run as a formula gets an apostrophe before it.
+    what a spreadsheet could run as a formula gets an apostrophe before it. It is UTF-8.
 
     For example, the last week for a spreadsheet:
 
@@ -350,7 +350,12 @@ class _Terminal(TextIOBase):
 
 
 def _standard_output() -> TextIO:
-    return cast("TextIO", _Terminal()) if sys.stdout.isatty() else sys.stdout
+    if sys.stdout.isatty():
+        return cast("TextIO", _Terminal())
+    if isinstance(sys.stdout, TextIOWrapper):
+        # As in a file that is named: what reads it knows nothing of a terminal's encoding.
+        sys.stdout.reconfigure(encoding="utf-8", newline="")
+    return sys.stdout
 
 
 @contextmanager

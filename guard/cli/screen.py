@@ -5,6 +5,7 @@ This module does not know any command, nor what a text is about.
 
 from __future__ import annotations
 
+import codecs
 import sys
 import unicodedata
 from contextlib import contextmanager
@@ -33,6 +34,10 @@ errors: Final = Console(stderr=True, highlight=False)
 _HARMLESS: Final = frozenset("\n\t\u200c\u200d")
 # Controls, invisible format marks (direction, zero width, tags), lone surrogates, line separators.
 _UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+_STAND_IN: Final = "clearance.stand_in"
+_DRAWN: Final = dict(zip("▁▂▃▄▅▆▇█░·│└─┤", "_.:-=+*#..|+-|", strict=True))
+"""What stands where an encoding lacks a character that only pictures have; one column each."""
 
 
 def plain(text: str) -> str:
@@ -74,10 +79,25 @@ def reported_errors() -> Iterator[None]:
 
 
 def tolerate_encodings() -> None:
-    r"""Have characters that the terminal's encoding lacks written as escapes (`\u2026`)."""
+    r"""Have characters that the terminal's encoding lacks written as escapes (`\u2026`).
+
+    Bars and lines, which commands draw with, have an ASCII character instead.
+    """
+    codecs.register_error(_STAND_IN, _stand_in)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_STAND_IN)
+
+
+def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    if drawn := _DRAWN.get(error.object[error.start]):
+        return drawn, error.start + 1
+    one = UnicodeEncodeError(
+        error.encoding, error.object, error.start, error.start + 1, error.reason
+    )
+    return codecs.backslashreplace_errors(one)
 
 
 def _shown(character: str) -> str:

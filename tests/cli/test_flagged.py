@@ -629,6 +629,36 @@ class TestErrors:
         )
         assert b"Gr\\xfc\\xdfe \\U0001f642" in result.stdout
 
+    @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+    def test_bars_on_a_terminal_of_another_encoding(
+        self, keep: Callable[..., Record], encoding: str
+    ) -> None:
+        """A bar stays a bar, as wide as it was: nobody can read two dozen escapes as one."""
+        keep(risks={"harassment": 0.5})
+        result = subprocess.run(
+            [sys.executable, "-c", MAIN, "show", "0000"],
+            capture_output=True,
+            check=True,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+        )
+        assert b"harassment  0.50  " + b"#" * 12 + b"." * 12 + b" " in result.stdout
+
+    @pytest.mark.parametrize("form", ["csv", "jsonl"])
+    def test_a_redirected_export_is_what_a_file_holds(
+        self, keep: Callable[..., Record], tmp_path: Path, form: str
+    ) -> None:
+        """To the byte, whatever a terminal's encoding is: who reads it knows none."""
+        keep(response="Grüße → █ 🙂\nend")
+        named = tmp_path / "rows"
+        for target in (named, "-"):
+            result = subprocess.run(
+                [sys.executable, "-c", MAIN, "export", str(target), "--format", form],
+                capture_output=True,
+                check=True,
+                env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+            )
+        assert result.stdout == named.read_bytes()
+
 
 class TestMoment:
     """Times as people write them."""
