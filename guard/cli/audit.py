@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from guard.cli.screen import console, errors, plain_text, reported_errors
@@ -322,7 +322,7 @@ def _show(folder: Folder, assembled: Assembled, *, as_json: bool) -> None:
 
 
 def _figures(assembled: Assembled) -> Table:
-    table = Table("", "figure", box=None, pad_edge=False)
+    table = Table("", Column("figure", overflow="fold"), box=None, pad_edge=False)
     for name in ("estimate", "from", "to", "n", "flagged"):
         table.add_column(name, justify="right")
     for item in assembled.measured:
@@ -370,7 +370,7 @@ _STYLES: Final = {"worse": "bold red", "better": "bold green", "same": ""}
 def _show_diff(found: Diff) -> None:
     for line in found.settings:
         console.print(plain_text(line), soft_wrap=True)
-    table = Table("", "figure", box=None, pad_edge=False)
+    table = Table("", Column("figure", overflow="fold"), box=None, pad_edge=False)
     for name in ("before", "after", "change", "from", "to", "p", "questions"):
         table.add_column(name, justify="right")
     table.add_column("")

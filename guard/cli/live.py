@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _WIDTH: Final = 60
 _NARROW: Final = 20
+_LEAST: Final = 6
+"""Columns that evidence over time takes in the table at least; with less it is left out."""
+
+_FIGURES: Final = 76
+"""Columns that all else in the table takes."""
+
 _HEIGHT: Final = 8
 _SHOWN: Final = 5
 """How many of the latest transitions are shown."""
@@ -139,20 +145,25 @@ def _show(state: LiveState, category: str | None) -> None:
 
 
 def _table(state: LiveState) -> Table:
+    columns = min(_NARROW, console.width - _FIGURES)
+    over_time = columns >= _LEAST
     table = Table(box=None, pad_edge=False)
-    for title in ("category", "prior", "start", "exceedances", "to alarm", "over time", "alarm"):
-        right = title in ("prior", "start", "exceedances", "to alarm")
-        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    # Where it is narrow, names are broken before any figure is cut.
+    table.add_column("category", overflow="fold")
+    for title in ("prior", "start", "exceedances", "to alarm"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("over time", "alarm") if over_time else ("alarm",):
+        table.add_column(title, no_wrap=True)
     for name, each in state.categories.items():
         evidence = each.evidence
-        levels = _levels(state, name, evidence, _NARROW) if evidence else ()
+        levels = _levels(state, name, evidence, columns) if evidence and over_time else ()
         table.add_row(
             plain_text(name),
             _rate(each.prior),
             _rate(each.start),
             f"{evidence.exceedances:,}" if evidence else "",
             reached(_share(evidence)) if evidence else "not watched",
-            "".join(map(_bar, levels)),
+            *(["".join(map(_bar, levels))] if over_time else ()),
             Text(each.alarm.action, style=_STYLES.get(each.alarm.action, "bold"))
             if each.alarm
             else "",

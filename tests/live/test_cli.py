@@ -77,6 +77,30 @@ class TestShow:
         assert "bad_advice raised" in result.output
         assert "(normal → tighten)" in result.output
 
+    @pytest.mark.parametrize("columns", [60, 80, 89])
+    def test_no_figure_is_cut_on_a_narrow_screen(
+        self, make_live: Make, stream: Stream, tmp_path: Path, columns: int
+    ) -> None:
+        """Names may be broken and the little plots left out; a rate that is cut says nothing."""
+        path = tmp_path / "live.sqlite3"
+        live = make_live(store=SQLiteStore(path, "chat"), action="quarantine")
+        for evidence in stream(1500, 0.2, clean=1000):
+            live.observe(evidence)
+        state = live.state()
+        live.close()
+        result = CliRunner().invoke(
+            app,
+            ["live", "show", "--store", str(path), "--name", "chat"],
+            env={"COLUMNS": str(columns)},
+        )
+        table = result.output.partition("evidence for drift")[0]
+        assert "…" not in table
+        for category in state.categories.values():
+            assert f" {category.prior:.2%} " in table
+            assert f" {category.start:.2%} " in table
+        assert "quarantine" in table.partition("category")[2]
+        assert max(map(len, table.splitlines())) <= columns
+
     def test_plots_what_is_asked_for(self, drifted: str) -> None:
         """Another category can be named; one that is not watched is an error."""
         named = run("show", "--store", drifted, "--name", "chat", "--category", "violence")
