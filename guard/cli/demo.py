@@ -20,8 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from guard.cli.demo_script import ANSWERS
-from guard.cli.drift import drift
-from guard.cli.screen import console, plain
+from guard.cli.drift import CLASS, drift
+from guard.cli.screen import console, fail, plain
 from guard.cli.verdicts import STYLES, action_text
 from guard.scripted import ScriptedBackend
 
@@ -63,6 +63,8 @@ class _Clock:
 
 
 def demo(
+    context: typer.Context,
+    *,
     security_class: Annotated[
         str, typer.Option("--class", "-c", help="A built-in class, or a policy file.")
     ] = "public",
@@ -85,8 +87,11 @@ def demo(
         guard demo --drift
     """
     if drifts:
+        _alone(context)
         drift()
         return
+    if svg is not None and not svg.parent.is_dir():
+        fail(f"{svg} cannot be written: there is no folder {svg.parent}")
     place = journal or _fresh_journal()
     console.record = svg is not None
     guard = _load(security_class, place)
@@ -96,7 +101,26 @@ def demo(
     _conclude(guard, totals)
     _show_journal(guard, place)
     if svg is not None:
+        _save(svg)
+
+
+def _alone(context: typer.Context) -> None:
+    """Refuse options that `--drift` would not heed."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name != "drifts" and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                f"`--drift` plays under class `{CLASS}` and takes no other option: leave "
+                f"`{parameter.opts[0]}` out"
+            )
+
+
+def _save(svg: Path) -> None:
+    try:
         console.save_svg(str(svg), title="guard demo")
+    except OSError as error:
+        fail(f"{svg} cannot be written: {error.strerror}")
 
 
 def _load(security_class: str, journal: Path) -> Guard:

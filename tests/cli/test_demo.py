@@ -58,6 +58,27 @@ class TestDemo:
         assert "guard flagged list" in shown
 
 
+class TestOptions:
+    """What cannot be done is said before anything is played."""
+
+    @pytest.mark.parametrize("place", ["nowhere/demo.svg", "."])
+    def test_a_picture_that_cannot_be_saved(self, tmp_path: Path, place: str) -> None:
+        """A message and exit code 2, no traceback."""
+        given = ("--fast", "--journal", str(tmp_path / "j.sqlite3"), "--svg", str(tmp_path / place))
+        result = CliRunner().invoke(app, ["demo", *given])
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ")
+        assert "cannot be written" in result.stderr
+
+    @pytest.mark.parametrize("option", [["--class", "public"], ["--fast"], ["--svg", "x.svg"]])
+    def test_drift_ignores_no_option(self, option: list[str]) -> None:
+        """What it does not heed is refused: a picture that never comes would be missed too late."""
+        result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["demo", "--drift", *option])
+        assert result.exit_code == 2
+        assert f"leave `{option[0]}` out" in result.stderr
+        assert not result.stdout
+
+
 class TestScript:
     """What the backend says."""
 
