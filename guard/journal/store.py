@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 import platformdirs
 from sqlalchemy import (
@@ -46,6 +45,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from guard.errors import JournalError, MissingExtraError
+from guard.forks import forget_at_fork
 from guard.journal.record import Record, jsonable, storable
 from guard.sqlite_files import reading_engine
 
@@ -363,9 +363,8 @@ def _prepare_file(url: URL) -> None:
 
 
 def _engine(url: URL) -> Engine:
-    engine = _sqlite_engine(url) if url.drivername.startswith("sqlite") else _server_engine(url)
-    _inherited.add(engine)
-    return engine
+    made = _sqlite_engine(url) if url.drivername.startswith("sqlite") else _server_engine(url)
+    return forget_at_fork(made)
 
 
 def _server_engine(url: URL) -> Engine:
@@ -429,18 +428,6 @@ def _make_tables(connection: Connection) -> int:
     _metadata.create_all(connection)
     connection.execute(insert(_version).values(version=SCHEMA_VERSION))
     return SCHEMA_VERSION
-
-
-def _forget_connections() -> None:
-    """Leave the parent's connections alone in a forked process, which opens its own."""
-    for engine in _inherited:
-        engine.dispose(close=False)
-
-
-_inherited: Final[WeakSet[Engine]] = WeakSet()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_connections)
 
 
 def _filtered(

@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
@@ -122,13 +124,12 @@ class Webhook:
         self._secret = key
         self._most = waiting
         self._told = told
-        self._client = _client(timeout, transport)
-        self._waiting: deque[Transition] = deque()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._attempts = attempts
+        self._timeout = timeout
+        self._transport = transport
         self._closing = False
-        self._ends = threading.Event()
-        self._retrying = _retrying(attempts, self._ends)
+        self._begin()
+        _all.add(self)
 
     def __call__(self, transition: Transition) -> None:
         """Have `transition` delivered, without waiting for it."""
@@ -154,6 +155,15 @@ class Webhook:
         # Nothing is tried again from here on; a try that is on its way may still end.
         self._ends.set()
         thread.join(_LAST_TRY)
+
+    def _begin(self) -> None:
+        """Begin with nothing that waits: what does is the parent's in a forked process."""
+        self._client = _client(self._timeout, self._transport)
+        self._waiting: deque[Transition] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._ends = threading.Event()
+        self._retrying = _retrying(self._attempts, self._ends)
 
     def _refuses(self) -> str:
         if self._closing:
@@ -218,6 +228,18 @@ class Webhook:
         if status < 300:
             return _Tried("", again=False)
         return _Tried(f"status {status}", again=status >= 500 or status == _TOO_MANY)
+
+
+_all: Final[weakref.WeakSet[Webhook]] = weakref.WeakSet()
+
+
+def _begin_all() -> None:
+    for webhook in list(_all):
+        webhook._begin()  # noqa: SLF001  # of this module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ This module does not know classes, detectors or what a posture leads to.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -58,7 +59,8 @@ _log = Log()
 class LiveRisk:
     """Follows the live risk of one deployment. Safe to share between threads.
 
-    Make it after a server has forked its workers: its thread does not survive a fork.
+    A forked process is a replica of its own: it begins with what the store holds when it is
+    first asked there, and the parent goes on with what the parent saw.
 
     Args:
         settings: the class's.
@@ -108,20 +110,11 @@ class LiveRisk:
         self._ends = threading.Event()
         self._looked = 0.0
         self._successor: LiveRisk | None = None
-        self._spool = self._new_spool()
-        self._replica = uuid4().hex if self._spool is None else self._spool.replica
-        self._sequence = 0 if self._spool is None else self._spool.sequence
-        try:
-            found = self._load()
-        except BaseException:
-            # Nobody else can give the slot back.
-            if self._spool is not None:
-                self._spool.close()
-            raise
-        self._tell(found)
-        if self._alarms:
-            # While a fallback answers nothing is observed, and a person may clear it elsewhere.
-            self._start_delivering()
+        self._joining = threading.Lock()
+        self._forked = False
+        self._spool: Spool | None = None
+        self._tell(self._join())
+        _all.add(self)
 
     @property
     def name(self) -> str:
@@ -141,12 +134,14 @@ class LiveRisk:
     @property
     def posture(self) -> Posture:
         """How the deployment stands: the most severe action of its standing alarms."""
+        self._join_if_forked()
         with self._lock:
             return posture_of(self._alarms.values())
 
     @property
     def alarms(self) -> Mapping[str, Alarm]:
         """The alarms that stand, by category."""
+        self._join_if_forked()
         with self._lock:
             return dict(self._alarms)
 
@@ -159,6 +154,7 @@ class LiveRisk:
             conversation: which one the exchange belongs to; conversations are remembered in
                 this process alone.
         """
+        self._join_if_forked()
         with self._lock:
             return self._priors.within(conversation)
 
@@ -178,6 +174,7 @@ class LiveRisk:
         if not self._known.issuperset(evidence):
             unknown = ", ".join(f"`{name}`" for name in sorted(set(evidence) - self._known))
             raise InputError(f"no prior to start from for {unknown}: add it to `start`")
+        self._join_if_forked()
         transitions: tuple[Transition, ...] = ()
         with self._lock:
             # What is no number is not below any threshold either.
@@ -203,6 +200,7 @@ class LiveRisk:
 
     def state(self) -> LiveState:
         """Return priors, evidence over time, alarms and transitions as this replica knows them."""
+        self._join_if_forked()
         with self._lock:
             view = State(
                 self._exchanges,
@@ -225,6 +223,7 @@ class LiveRisk:
             InputError: no such alarm stands, or nobody, or no reason, is named.
             LiveStoreError: the store cannot be reached; the alarm stands.
         """
+        self._join_if_forked()
         with self._delivering:
             found = self._deliver()
             gone = clear_alarms(
@@ -245,6 +244,7 @@ class LiveRisk:
         Raises:
             LiveStoreError: the store cannot be reached; nothing is lost.
         """
+        self._join_if_forked()
         with self._delivering:
             transitions = self._deliver()
         self._tell(transitions)
@@ -365,6 +365,75 @@ class LiveRisk:
 
     def _masses(self) -> dict[str, float]:
         return self._open.masses(self._base.masses)
+
+    # Forks.
+
+    def _join(self) -> tuple[Transition, ...]:
+        """Begin as a replica: take a slot, deliver what was left there, load what there is."""
+        self._spool = self._new_spool()
+        self._replica = uuid4().hex if self._spool is None else self._spool.replica
+        self._sequence = 0 if self._spool is None else self._spool.sequence
+        try:
+            found = self._load()
+        except BaseException:
+            # Nobody else can give the slot back.
+            if self._spool is not None:
+                self._spool.close()
+                self._spool = None
+            raise
+        if self._alarms:
+            # While a fallback answers nothing is observed, and a person may clear it elsewhere.
+            self._start_delivering()
+        return found
+
+    def _join_if_forked(self) -> None:
+        """Become a replica of its own in a forked process, once somebody asks there."""
+        if not self._forked:
+            return
+        found: tuple[Transition, ...] = ()
+        with self._joining:
+            if self._forked:
+                found = self._join_or_go_on()
+                self._forked = False
+        self._tell(found)
+
+    def _join_or_go_on(self) -> tuple[Transition, ...]:
+        """Join; where the store is away, go on with what the parent knew."""
+        try:
+            return self._join()
+        except LiveStoreError as error:
+            # What is seen from here on waits in memory alone.
+            _log.error("guard.live.store_away", name=self.name, error=str(error))
+            self._replica, self._sequence = uuid4().hex, 0
+            self._start_delivering()
+            return ()
+
+    def _hold(self) -> None:
+        """Keep others from changing anything until `_let_go`."""
+        if self._store.seconds is None:
+            self._delivering.acquire()
+        self._lock.acquire()
+
+    def _let_go(self) -> None:
+        self._lock.release()
+        if self._store.seconds is None:
+            self._delivering.release()
+
+    def _begin_forked(self) -> None:
+        """Leave to the parent what is the parent's: its thread, its slot, what it saw."""
+        self._thread, self._ends = None, threading.Event()
+        self._joining = threading.Lock()
+        if self._store.seconds is None:
+            # A copy of the parent's memory: nobody else delivers what it saw.
+            return
+        self._delivering = threading.Lock()
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+        self._open, self._sealed = self._new_batch(), None
+        self._transitions.clear()
+        self._points.clear()
+        self._forked = True
 
     # Deliveries.
 
@@ -539,6 +608,35 @@ class LiveRisk:
                         id=transition.id,
                         error=f"{type(error).__name__}: {error}",
                     )
+
+
+_all: Final[weakref.WeakSet[LiveRisk]] = weakref.WeakSet()
+_held: Final[list[LiveRisk]] = []
+"""Those that a fork under way must find whole."""
+
+
+def _hold_all() -> None:
+    _held.extend(_all)
+    for risk in _held:
+        risk._hold()  # noqa: SLF001  # of this module
+
+
+def _let_all_go() -> None:
+    while _held:
+        _held.pop()._let_go()  # noqa: SLF001  # of this module
+
+
+def _begin_all_forked() -> None:
+    forked = list(_held)
+    _let_all_go()
+    for risk in forked:
+        risk._begin_forked()  # noqa: SLF001  # of this module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_hold_all, after_in_parent=_let_all_go, after_in_child=_begin_all_forked
+    )
 
 
 def _fields(transition: Transition) -> dict[str, Any]:

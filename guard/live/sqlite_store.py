@@ -33,6 +33,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from guard.errors import LiveStoreError
+from guard.forks import forget_at_fork
 from guard.live.alarms import Alarm, Transition
 from guard.live.ledger import KEPT, State
 from guard.live.profile import Profile
@@ -150,7 +151,7 @@ class SQLiteStore:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._path.exists():
                 self._path.touch(mode=0o600)
-            self._engine = _engine(self._path)
+            self._engine = forget_at_fork(_engine(self._path))
         with self._writing() as connection:
             _metadata.create_all(connection)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -201,6 +204,37 @@ class TestClosing:
             hook.close()
         assert [e["reason"] for e in events] == ["closed"]
         assert not server.requests
+
+
+class TestFork:
+    """A server that makes its webhook and then forks."""
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no `fork` on this system")
+    def test_the_child_delivers_what_is_its_own(self, receiver: Callable[..., Receiver]) -> None:
+        """Its alarms arrive although its parent's thread is not there; its parent's come once."""
+        server = receiver(200)
+        script = """
+import os, sys
+from guard.live.alarms import Alarm, raised
+from guard.live.notify import Webhook
+
+hook = Webhook(sys.argv[1], sys.argv[2])
+
+def tell(category):
+    hook(raised("chat", Alarm(category, "tighten", "change", 1.7e9, 0, 900, 12, 4.2, 1.01), {}))
+
+tell("bad_advice")
+child = os.fork()
+if not child:
+    tell("violence")
+    hook.close()
+    os._exit(0)
+os.waitpid(child, 0)
+hook.close()
+"""
+        subprocess.run([sys.executable, "-c", script, server.url, SECRET], check=True, timeout=60)
+        told = sorted(json.loads(body)["alarm"]["category"] for _, body in server.requests)
+        assert told == ["bad_advice", "violence"]
 
 
 class TestSignature:
