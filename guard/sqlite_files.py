@@ -1,4 +1,4 @@
-"""SQLite files that are only looked at: they may be anybody's, and stay as they are.
+"""SQLite files: which one it is, and a look at one that changes nothing of it.
 
 This module does not know what is in them.
 """
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Engine
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one that takes its place, `None` where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def reading_engine(path: Path, seconds: float) -> Engine:

@@ -47,7 +47,7 @@ from sqlalchemy.pool import QueuePool
 from guard.errors import JournalError, MissingExtraError
 from guard.forks import forget_at_fork
 from guard.journal.record import Record, jsonable, storable
-from guard.sqlite_files import reading_engine
+from guard.sqlite_files import identity, reading_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ SCHEMA_VERSION: Final = 1
 """Of the tables below; a database of a newer version is refused."""
 
 BUSY_SECONDS: Final = 30
-"""How long a writer waits for another process's lock on a SQLite file."""
+"""How long a writer waits for others: for a lock on a SQLite file, for PostgreSQL to do it."""
 
 CONNECT_SECONDS: Final = 10
 """How long opening a connection to a PostgreSQL server may take."""
@@ -167,6 +167,8 @@ class Journal:
             except BaseException:
                 self._engine.dispose()
                 raise
+            path = _file(self._url)
+            self._identity = None if path is None else identity(path)
 
     def __repr__(self) -> str:
         return f"Journal({self.location!r})"
@@ -182,7 +184,7 @@ class Journal:
         Raises:
             JournalError: it could not be written.
         """
-        with self._errors("written"), self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(insert(_rows).values(_values(record)))
             _write_risks(connection, record)
 
@@ -192,7 +194,7 @@ class Journal:
         Raises:
             JournalError: there is no such row, or it could not be written.
         """
-        with self._errors("written"), self._engine.begin() as connection:
+        with self._writing() as connection:
             statement = update(_rows).where(_rows.c.id == record.id).values(_values(record))
             if connection.execute(statement).rowcount != 1:
                 raise JournalError(f"the journal has no row `{record.id}` to update")
@@ -207,7 +209,7 @@ class Journal:
         """
         if len(prefix) < _SHORTEST_PREFIX:
             raise JournalError(f"give at least {_SHORTEST_PREFIX} characters of the row's id")
-        with self._errors("read"), self._engine.connect() as connection:
+        with self._reading() as connection:
             # Ids are lower case; SQLite would not care, other databases do.
             matching = _rows.c.id.startswith(storable(prefix).lower(), autoescape=True)
             found = connection.execute(select(_rows).where(matching).limit(2)).mappings().all()
@@ -262,7 +264,7 @@ class Journal:
         """Return the number of rows that `list` would yield for the same filters."""
         counting = select(func.count()).select_from(_rows)
         query = _filtered(counting, action, security_class, since, until)
-        with self._errors("read"), self._engine.connect() as connection:
+        with self._reading() as connection:
             return int(connection.execute(_risky(query, category, minimum)).scalar_one())
 
     def close(self) -> None:
@@ -272,8 +274,34 @@ class Journal:
         """
         self._engine.dispose()
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """Yield a connection whose transaction is durable behind the block."""
+        with self._errors("written"):
+            self._check_file()
+            with self._engine.begin() as connection:
+                _limit_waits(connection)
+                yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._errors("read"):
+            self._check_file()
+            with self._engine.connect() as connection:
+                yield connection
+
+    def _check_file(self) -> None:
+        """Refuse a file that is not there any more: rows in it would be gone with the process."""
+        path = _file(self._url)
+        if path is not None and identity(path) != self._identity:
+            raise JournalError(
+                f"the journal at {path} was removed or replaced while it was open: put it back, "
+                "or stop this process, remove what lies beside it with `-wal` and `-shm` at the "
+                "end, and start again"
+            )
+
     def _page(self, query: Select[Any], size: int) -> Sequence[RowMapping]:
-        with self._errors("read"), self._engine.connect() as connection:
+        with self._reading() as connection:
             return connection.execute(query.limit(size)).mappings().all()
 
     def _prepare_tables(self) -> None:
@@ -407,6 +435,14 @@ def _sqlite_engine(url: URL) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _limit_waits(connection: Connection) -> None:
+    """Have PostgreSQL give up in good time; it waits for a locked table for ever."""
+    if connection.dialect.name == "postgresql":
+        # Of this transaction alone: behind a pooler the next one may be somebody else's.
+        limit = f"SET LOCAL statement_timeout = {round(BUSY_SECONDS * 1000)}"
+        connection.exec_driver_sql(limit)
 
 
 def _schema_version(connection: Connection) -> int | None:

@@ -38,7 +38,7 @@ from guard.live.alarms import Alarm, Transition
 from guard.live.ledger import KEPT, State
 from guard.live.profile import Profile
 from guard.live.stores import Book, History, Snapshot, checked_name
-from guard.sqlite_files import reading_engine
+from guard.sqlite_files import identity, reading_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,6 +144,7 @@ class SQLiteStore:
         self.seconds: float | None = SECONDS
         self._path = Path(path).expanduser().absolute()
         self.spool: Path | None = Path(spool or f"{self._path}-spool")
+        self._identity: tuple[int, int] | None = None
         if reading:
             self._engine = reading_engine(self._path, BUSY_SECONDS)
             return
@@ -154,6 +155,8 @@ class SQLiteStore:
             self._engine = forget_at_fork(_engine(self._path))
         with self._writing() as connection:
             _metadata.create_all(connection)
+        with self._errors():
+            self._identity = identity(self._path)
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self._path)!r}, {self.name!r})"
@@ -298,6 +301,7 @@ class SQLiteStore:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """Yield a connection whose transaction nobody else's can interleave with."""
+        self._check_file()
         with self._errors(), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
@@ -306,9 +310,21 @@ class SQLiteStore:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         """Yield a connection that sees one moment."""
+        self._check_file()
         with self._errors(), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")
             yield connection
+
+    def _check_file(self) -> None:
+        """Refuse a file that is not there any more: alarms in it would be gone with the process."""
+        with self._errors():
+            there = self._identity is None or identity(self._path) == self._identity
+        if not there:
+            raise LiveStoreError(
+                f"live state at {self._path} was removed or replaced while it was open: put the "
+                "file back, or stop this process, remove what lies beside it with `-wal` and "
+                "`-shm` at the end, and start again"
+            )
 
     def _errors(self) -> AbstractContextManager[None]:
         return _errors(self._path)

@@ -630,6 +630,38 @@ except JournalError as error:
             other.rollback()
             journal.write(row())
 
+    @pytest.mark.parametrize("replaced", [False, True])
+    def test_a_file_that_was_taken_away(
+        self, tmp_path: Path, row: Maker, *, replaced: bool
+    ) -> None:
+        """Rows that nobody would find again are no rows; with the file back, all is as before."""
+        path, away = tmp_path / "journal.sqlite3", tmp_path / "rotated.sqlite3"
+        with closing(Journal(path)) as journal:
+            journal.write(row())
+            path.rename(away)
+            if replaced:
+                path.touch()
+            for attempt in (lambda: journal.write(row()), journal.count):
+                with pytest.raises(JournalError, match=r"removed or replaced.*start again"):
+                    attempt()
+            assert path.exists() == replaced
+            away.replace(path)
+            journal.write(row())
+            assert journal.count() == 2
+
+    def test_a_table_that_stays_locked(
+        self, postgres_url: str, row: Maker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """PostgreSQL is not waited for without end: the row is refused, the next one written."""
+        monkeypatch.setattr(store, "BUSY_SECONDS", 0.2)
+        with closing(Journal(postgres_url)) as journal, closing(Journal(postgres_url)) as other:
+            with other._engine.begin() as connection:
+                connection.execute(text("LOCK TABLE journal IN ACCESS EXCLUSIVE MODE"))
+                with pytest.raises(JournalError, match="timeout"):
+                    journal.write(row())
+            journal.write(row())
+            assert journal.count() == 1
+
     def test_a_damaged_row(self, journal: Journal, row: Maker) -> None:
         """A row that another program broke is named, and is no crash."""
         record = row()

@@ -157,6 +157,22 @@ class TestAlarms:
         assert store.read("another").alarms == {"harm": up.alarm}
 
 
+class TestFile:
+    """The SQLite file while it is open."""
+
+    def test_that_was_taken_away_counts_nothing(self, tmp_path: Path) -> None:
+        """Nothing is delivered to a file that nobody would find again; once it is back, it is."""
+        path, away = tmp_path / "live.sqlite3", tmp_path / "away.sqlite3"
+        store = SQLiteStore(path, "chat")
+        store.merge("one", 1, batch_of([["harm"]]))
+        path.rename(away)
+        with pytest.raises(LiveStoreError, match=r"removed or replaced.*start again"):
+            store.merge("one", 2, batch_of([["harm"]]))
+        assert not path.exists()
+        away.rename(path)
+        assert store.merge("one", 2, batch_of([["harm"]])).state.exchanges == 2
+
+
 class TestHistory:
     """What is kept."""
 
