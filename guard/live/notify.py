@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import threading
 import time
@@ -49,6 +50,8 @@ _LAST_TRY: Final = 1.0
 """Seconds that closing waits for a try that is on its way when the time is over."""
 
 _TOO_MANY: Final = 429
+
+_CLIENT_LOG: Final = logging.getLogger("httpx2")
 
 _log = Log()
 
@@ -114,13 +117,13 @@ class Webhook:
         """Start no thread yet."""
         key = secret.encode() if isinstance(secret, str) else secret
         problems = []
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        if not _usable(url):
             problems.append("a webhook's URL must begin with `https://` or `http://`")
         if len(key) < SHORTEST_SECRET:
             problems.append(f"a webhook's secret needs at least {SHORTEST_SECRET} characters")
         if problems:
             raise ConfigurationError(problems)
-        self._url = url
+        self._url = _parsed(url)
         self._secret = key
         self._most = waiting
         self._told = told
@@ -221,7 +224,9 @@ class Webhook:
             SIGNATURE_HEADER: sign(self._secret, timestamp, body),
         }
         try:
-            status = self._client.post(self._url, content=body, headers=headers).status_code
+            with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
+                # Its body is not read: it may have no end.
+                status = answer.status_code
         except Exception as error:  # noqa: BLE001  # whatever the network does, try again
             # Its message may quote the URL, which may hold a token.
             return _Tried(type(error).__name__, again=True)
@@ -255,12 +260,38 @@ class _Tried:
     again: bool
 
 
+def _usable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # A port that is none raises when it is read.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _parsed(url: str) -> Any:
+    """Return `url` as the client writes it into its log."""
+    return _httpx2().URL(url)
+
+
 def _client(timeout: float, transport: Any) -> Any:
+    # It logs every URL, and a webhook's may hold a token.
+    _CLIENT_LOG.addFilter(_names_no_webhook)
+    return _httpx2().Client(timeout=timeout, transport=transport)
+
+
+def _httpx2() -> Any:
     try:
         import httpx2  # noqa: PLC0415  # an optional dependency
     except ImportError as error:
         raise MissingExtraError("httpx2", "server") from error
-    return httpx2.Client(timeout=timeout, transport=transport)
+    return httpx2
+
+
+def _names_no_webhook(record: logging.LogRecord) -> bool:
+    """Return whether a line of the client's log shows no webhook's URL."""
+    shown = set(map(str, record.args)) if isinstance(record.args, tuple) else set()
+    return not any(str(webhook._url) in shown for webhook in list(_all))  # noqa: SLF001  # as above
 
 
 def _retrying(attempts: int, ends: threading.Event) -> Any:

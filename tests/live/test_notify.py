@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from structlog.testing import capture_logs
 
@@ -145,6 +148,51 @@ class TestDelivery:
         hook.close(timeout=20)
         assert told == ["failed", "delivered", "failed", "dropped"]
 
+    def test_what_the_receiver_says_is_not_read(self) -> None:
+        """An answer without an end is an answer: it takes no memory, and the next one is sent."""
+        ends = threading.Event()
+
+        class Endless(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                # Until the one who asked goes away.
+                with contextlib.suppress(OSError):
+                    while not ends.is_set():
+                        self.wfile.write(b"x" * 65536)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        told: queue.Queue[str] = queue.Queue()
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            hook = Webhook(f"http://127.0.0.1:{server.server_port}/", SECRET, told=told.put)
+            try:
+                hook(transition("one"))
+                hook(transition("two"))
+                assert [told.get(timeout=10) for _ in range(2)] == ["delivered"] * 2
+            finally:
+                ends.set()
+                hook.close()
+                server.shutdown()
+
+    def test_no_log_line_shows_the_url(
+        self, receiver: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The client logs what it asks for; a webhook's URL may hold a token."""
+        caplog.set_level("DEBUG")
+        server = receiver(200)
+        for path in ("/T0/token-of-the-tests", "/T0?key=token-of-the-tests ü"):
+            hook = Webhook(server.url + path, SECRET)
+            hook(transition())
+            hook.close()
+        with httpx2.Client() as other:
+            other.post(server.url, content=b"")
+        assert len(server.requests) == 3
+        assert "token-of-the-tests" not in caplog.text
+        assert f"POST {server.url}" in caplog.text
+
     def test_an_error_of_the_network_does_not_show_the_url(self) -> None:
         """A webhook's URL often holds a token."""
         hook = Webhook("http://127.0.0.1:9/SENTINEL", SECRET, attempts=1)
@@ -158,7 +206,14 @@ class TestDelivery:
         assert "SENTINEL" not in str(events)
 
     @pytest.mark.parametrize(
-        ("url", "secret"), [("ftp://host/", SECRET), ("https://", SECRET), ("https://h/", "short")]
+        ("url", "secret"),
+        [
+            ("ftp://host/", SECRET),
+            ("https://", SECRET),
+            ("https://[h/", SECRET),
+            ("https://h:port/", SECRET),
+            ("https://h/", "short"),
+        ],
     )
     def test_refuses_what_cannot_be_used(self, url: str, secret: str) -> None:
         """A strange URL and a secret that can be guessed are errors."""
