@@ -56,8 +56,8 @@ class RedisStore:
         self.name = checked_name(name)
         self.seconds: float | None = SECONDS
         self.spool = None if spool is None else Path(spool)
-        self._shown = urlsplit(url).hostname or urlsplit(url).path or "?"
         self._client = _client(url)
+        self._shown = urlsplit(url).hostname or urlsplit(url).path or "?"
         self._merge = self._client.register_script(_script("merge.lua"))
         self._clear = self._client.register_script(_script("clear.lua"))
 
@@ -158,11 +158,12 @@ def _client(url: str) -> Any:
             # Deliveries are tried again anyway, and a second clearing would find nothing.
             retry=Retry(NoBackoff(), 0),
         )
-    except ValueError as error:
-        # Without the text: a password may be anywhere in it.
+    except ValueError:
+        # Without the cause and the text: a password may be anywhere in them.
         raise ConfigurationError(
-            "the URL of Redis cannot be understood: write `redis://host:6379/0`"
-        ) from error
+            "the URL of Redis cannot be understood: write `redis://user:password@host:6379/0` with "
+            "special characters percent-encoded"
+        ) from None
 
 
 def _script(name: str) -> str:

@@ -223,6 +223,18 @@ class TestOpening:
             open_store("redis://:secret@host:port:9/0")
         assert "secret" not in str(error.value)
 
+    @pytest.mark.parametrize(
+        "url",
+        ["redis://:SENTINEL#x@host/0", "redis://:SENTINEL/x@host/0", "redis://:SENTINEL@[host/0"],
+    )
+    def test_shows_no_password_of_such_a_url(self, url: str) -> None:
+        """Neither the error nor what a log prints of its causes has any part of it."""
+        with pytest.raises(ConfigurationError, match="percent-encoded") as error:
+            open_store(url)
+        assert "SENTINEL" not in repr(error.value.__cause__) + repr(error.value)
+        assert error.value.__cause__ is None
+        assert error.value.__suppress_context__
+
     def test_makes_files_for_their_owner_alone(self, tmp_path: Path) -> None:
         """Nobody else may read what was seen."""
         SQLiteStore(tmp_path / "live.sqlite3")
