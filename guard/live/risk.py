@@ -477,6 +477,9 @@ class LiveRisk:
             self._sealed = None
             self._spooled(lambda spool: spool.delivered())
         self._looked = time.monotonic()
+        if snapshot.state.exchanges < self._base.exchanges:
+            # A store that forgot its counts does not know what they are counted under either.
+            self._store.open(self._profile)
         return self._adopt(snapshot)
 
     def _seal(self) -> None:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from guard.errors import LiveStoreError
 from guard.live import read_state
-from guard.live.opening import open_store
+from guard.live.opening import clear_alarms, open_store
 from guard.live.redis_store import RedisStore
 from guard.live.sqlite_store import SQLiteStore
 
@@ -211,6 +211,26 @@ class TestKilledRedis:
 
         assert live.posture == "tighten"
         assert RedisStore(redis_server.url).read("any").alarms.keys() == {"bad_advice"}
+
+    def test_that_forgot_everything_can_be_read_and_cleared(
+        self, make_live: Make, redis_server: Any
+    ) -> None:
+        """A person sees there what stands, and may clear it, while the process goes on."""
+        live = make_live(store=RedisStore(redis_server.url), action="tighten")
+        for _ in range(50):
+            live.observe({"bad_advice": 9.0})
+        live.flush()
+        live._store._client.flushall()  # type: ignore[attr-defined]
+        live.flush()
+        live.flush()
+
+        store = RedisStore(redis_server.url)
+        state = read_state(store)
+        assert state is not None
+        assert state.alarms.keys() == {"bad_advice"}
+        clear_alarms(store, state.alarms, "all", time=1.7e9, by="ada", reason="repaired")
+        live.flush()
+        assert live.posture == "normal"
 
 
 class TestFleet:
