@@ -14,6 +14,7 @@ This module does not know stores or what is counted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -79,6 +80,7 @@ class Spool:
         self._number = max([self._through, *map(number, logs(self._folder))])
         self._log = -1
         self._size: int = 0
+        self._first = b""
         self._any_raised = (self._folder / RAISED).exists()
 
     @property
@@ -110,25 +112,27 @@ class Spool:
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         if self._log >= 0:
             os.close(self._log)
-        self._log, self._number = log, ended + 1
+        self._log, self._number, self._size = log, ended + 1, 0
         header = {**self._header, "lives": {name: life for name, life in lives.items() if life}}
-        self._size = os.write(self._log, json.dumps(header).encode() + b"\n")
+        self._first = json.dumps(header).encode() + b"\n"
+        # Where there is no room for it now, it goes with the first exchange.
+        with contextlib.suppress(OSError):
+            self._append(self._first)
         return int(ended)
 
     def note(self, chances: Sequence[float], exceeded: Sequence[str]) -> None:
         """Append an exchange to the log."""
         flags = bytes(name in exceeded for name in self._names) if exceeded else self._quiet
         record = self._form.pack(*chances, flags)
-        if os.write(self._log, record) != len(record):
-            # Half a record would shift all that follow.
-            os.ftruncate(self._log, self._size)
-            raise OSError(errno.ENOSPC, "no room left for the spool")
-        self._size += len(record)
+        self._append(record if self._size else self._first + record)
 
     def note_raised(self, transition: Mapping[str, Any]) -> None:
         """Keep an alarm until it is delivered."""
-        with (self._folder / RAISED).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(transition) + "\n")
+        file = os.open(self._folder / RAISED, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            _append(file, json.dumps(transition).encode() + b"\n", os.fstat(file).st_size)
+        finally:
+            os.close(file)
         self._any_raised = True
 
     def seal(self, sequence: int, batch: Batch, through: int) -> None:
@@ -160,6 +164,10 @@ class Spool:
             self._log = -1
         os.close(self._lock)
 
+    def _append(self, written: bytes) -> None:
+        _append(self._log, written, self._size)
+        self._size += len(written)
+
     def _write(self) -> None:
         values = {
             "name": self._name,
@@ -175,6 +183,18 @@ class Spool:
         for path in logs(self._folder):
             if number(path) <= self._through:
                 path.unlink(missing_ok=True)
+
+
+def _append(file: int, written: bytes, size: int) -> None:
+    """Append to a file of `size` bytes all of `written`, or nothing of it.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    if os.write(file, written) != len(written):
+        # A part of it would spoil all that follows.
+        os.ftruncate(file, size)
+        raise OSError(errno.ENOSPC, "no room left for the spool")
 
 
 def _form(names: Sequence[str]) -> struct.Struct:

@@ -17,6 +17,7 @@ from guard.errors import LiveStoreError
 from guard.live import read_state
 from guard.live.opening import clear_alarms, open_store
 from guard.live.redis_store import RedisStore
+from guard.live.spool import Spool
 from guard.live.sqlite_store import SQLiteStore
 
 if TYPE_CHECKING:
@@ -374,6 +375,46 @@ class TestSpool:
 
         heir = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"))
         assert heir.state().exchanges == 6
+
+    @pytest.mark.parametrize("room", range(0, 1200, 100))
+    def test_that_had_no_room_for_a_while_goes_on(self, tmp_path: Path, room: int) -> None:
+        """What is seen after a full disk has room again survives a kill, alarms included."""
+        script = """
+import os, resource, sys
+from pathlib import Path
+from guard.live.spool import Spool
+
+header = {"digest": "d", "names": ["bad_advice"], "slopes": {"bad_advice": [3]}, "decay": 0.5}
+spool = Spool(Path(sys.argv[1]), "chat", header)
+spool.turn({})
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
+
+def tried(action):
+    try:
+        action()
+    except OSError:
+        return 0
+    return 1
+
+raising = {"name": "chat", "alarm": {"category": "bad_advice"}, "reason": "x" * 300}
+kept = sum(tried(lambda: spool.note([0.1], ["bad_advice"])) for _ in range(10))
+alarms = sum(tried(lambda: spool.note_raised(raising)) for _ in range(5))
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+kept += sum(tried(lambda: spool.note([0.1], [])) for _ in range(7))
+alarms += tried(lambda: spool.note_raised(raising))
+print(kept, alarms, flush=True)
+os._exit(0)
+"""
+        command = [sys.executable, "-c", script, str(tmp_path), str(room)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        kept, alarms = map(int, done.stdout.split())
+        header = {"digest": "d", "names": ["bad_advice"], "slopes": {}, "decay": 0.5}
+        spool = Spool(tmp_path, "chat", header)
+        ((_, batch),) = spool.recovered()
+        spool.close()
+        assert kept >= 7
+        assert (batch.exchanges, len(batch.raised)) == (kept, alarms)
 
     def test_that_is_damaged_is_an_error_with_its_mend(
         self, make_live: Make, tmp_path: Path
