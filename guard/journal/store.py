@@ -69,6 +69,7 @@ _SCHEMA_LOCK: Final = 0x636C6561  # "clea": an advisory lock's number is any, bu
 _SECRET_OPTIONS: Final = ("pass", "secret", "token", "key")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SHORTEST_PREFIX: Final = 4
+_ENCODINGS: Final = ("UTF8", "SQL_ASCII")  # the latter keeps any bytes as they are
 _JSON_FIELDS: Final = ("risks", "reasons", "coverage", "findings", "detectors", "metadata")
 
 _metadata: Final = MetaData()
@@ -306,6 +307,7 @@ class Journal:
 
     def _prepare_tables(self) -> None:
         with self._engine.begin() as connection:
+            self._check_encoding(connection)
             version = _schema_version(connection)
             if version is None:
                 # Of several processes that come to an empty database at once, one makes them.
@@ -315,6 +317,18 @@ class Journal:
             raise JournalError(
                 f"the journal at {self.location} has schema version {version}, this release "
                 f"knows {SCHEMA_VERSION}: upgrade clearance-guard or name another journal"
+            )
+
+    def _check_encoding(self, connection: Connection) -> None:
+        """Refuse a database that would refuse rows with the first emoji or Greek letter."""
+        if connection.dialect.name != "postgresql":
+            return
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+        if encoding not in _ENCODINGS:
+            raise JournalError(
+                f"the database of the journal at {self.location} has the encoding {encoding}, "
+                "which does not hold every text: make one with `CREATE DATABASE name ENCODING "
+                "'UTF8' TEMPLATE template0` and name that"
             )
 
     def _errors(self, verb: str) -> AbstractContextManager[None]:
@@ -396,11 +410,20 @@ def _engine(url: URL) -> Engine:
 
 
 def _server_engine(url: URL) -> Engine:
-    limits = {"connect_timeout": CONNECT_SECONDS} if "psycopg" in url.drivername else {}
-    arguments = {key: value for key, value in limits.items() if key not in url.query}
+    arguments: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    if url.drivername.startswith("postgresql"):
+        # Under a stricter one writers that only come at once would be refused.
+        options["isolation_level"] = "READ COMMITTED"
+    if "psycopg" in url.drivername:
+        # The server's own encoding may be none, and the environment may name any.
+        wanted = {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"}
+        arguments = {key: value for key, value in wanted.items() if key not in url.query}
     try:
         # Parameters hidden: an error's traceback must not carry the row's texts into a log.
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=arguments)
+        return create_engine(
+            url, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options
+        )
     except ModuleNotFoundError as error:
         if "psycopg" in url.drivername:
             raise MissingExtraError("psycopg", "postgres") from error

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -746,6 +747,41 @@ except MissingExtraError as error:
         with pytest.raises(JournalError, match="oracledb") as caught:
             Journal("oracle+oracledb://keeper@127.0.0.1/rows")
         assert not isinstance(caught.value, MissingExtraError)
+
+    def test_a_database_of_another_encoding(self, postgres_server: Path, row: Maker) -> None:
+        """One that cannot hold every text is refused at once; one that takes any bytes will do."""
+        import psycopg
+
+        names = {encoding: "d" + uuid4().hex for encoding in ("LATIN1", "SQL_ASCII")}
+        with psycopg.connect(
+            host=str(postgres_server), user="keeper", dbname="postgres", autocommit=True
+        ) as connection:
+            for encoding, name in names.items():
+                making = f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"
+                connection.execute(making.encode())
+        urls = {e: f"postgresql://keeper@/{n}?host={postgres_server}" for e, n in names.items()}
+        with pytest.raises(JournalError, match=r"LATIN1.*ENCODING 'UTF8'"):
+            Journal(urls["LATIN1"])
+        with closing(Journal(urls["SQL_ASCII"])) as journal:
+            record = row(response="basil \N{HERB}, βασιλικός")
+            journal.write(record)
+            assert journal.get(record.id) == record
+
+    def test_a_server_that_wants_transactions_in_a_row(self, postgres_url: str, row: Maker) -> None:
+        """Threads that write at once are no conflict, whatever the server's own isolation is."""
+        url = postgres_url + "%20-cdefault_transaction_isolation%3Dserializable"
+        with closing(Journal(url)) as journal:
+
+            def work() -> None:
+                for _ in range(20):
+                    record = row()
+                    journal.write(record)
+                    journal.update(record)
+
+            with ThreadPoolExecutor(6) as pool:
+                for done in [pool.submit(work) for _ in range(6)]:
+                    done.result()
+            assert journal.count() == 120
 
     def test_a_connection_that_broke(self, postgres_url: str, row: Maker) -> None:
         """After the server dropped all connections the next row is written all the same."""
