@@ -33,11 +33,11 @@ def reading_engine(path: Path, seconds: float) -> Engine:
         path: of the file.
         seconds: that a connection waits for who has the file locked.
     """
-    # Where nobody has the file open there is no log beside it, and SQLite need not make one.
-    in_use = path.with_name(f"{path.name}-wal").exists()
-    uri = path.absolute().as_uri() + ("?mode=ro" if in_use else "?mode=ro&immutable=1")
 
     def connect() -> sqlite3.Connection:
+        # Where nobody has the file open there is no log beside it, and SQLite need not make one.
+        in_use = path.with_name(f"{path.name}-wal").exists()
+        uri = path.absolute().as_uri() + ("?mode=ro" if in_use else "?mode=ro&immutable=1")
         return sqlite3.connect(uri, uri=True, timeout=seconds)
 
     return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)

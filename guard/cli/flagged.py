@@ -279,7 +279,7 @@ def _opened(url: str | None) -> Iterator[Journal | None]:
     if not exists(url):
         yield None
         return
-    journal = Journal(url)
+    journal = Journal(url, reading=True)
     try:
         yield journal
     finally:

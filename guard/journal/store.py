@@ -138,7 +138,7 @@ def exists(url: str | Path | None = None) -> bool:
     with _errors(parsed, "read"):
         if path is not None and not path.exists():
             return False
-        engine = _engine(parsed) if path is None else reading_engine(path, BUSY_SECONDS)
+        engine = _reader(parsed)
         try:
             return inspect(engine).has_table(_rows.name)
         finally:
@@ -151,24 +151,27 @@ class Journal:
     Args:
         url: a path, a SQLAlchemy URL, or `None` for `default_url()`. `sqlite://` alone
             lives in memory until it is closed.
+        reading: rows are only read; a file, which must be a journal, stays as it is, and need
+            not be writable.
 
     Raises:
         JournalError: the database cannot be opened; says what to do.
         MissingExtraError: the URL's driver is not installed.
     """
 
-    def __init__(self, url: str | Path | None = None) -> None:
-        """Open the database and make its tables where they are missing."""
+    def __init__(self, url: str | Path | None = None, *, reading: bool = False) -> None:
+        """Open the database and, unless it is only read, make its tables where they are missing."""
         self._url = _parse(default_url() if url is None else url)
+        path = _file(self._url)
         with self._errors("opened"):
-            _prepare_file(self._url)
-            self._engine = _engine(self._url)
+            if not reading:
+                _prepare_file(self._url)
+            self._engine = _reader(self._url) if reading else _engine(self._url)
             try:
-                self._prepare_tables()
+                self._prepare_tables(reading=reading)
             except BaseException:
                 self._engine.dispose()
                 raise
-            path = _file(self._url)
             self._identity = None if path is None else identity(path)
 
     def __repr__(self) -> str:
@@ -305,10 +308,12 @@ class Journal:
         with self._reading() as connection:
             return connection.execute(query.limit(size)).mappings().all()
 
-    def _prepare_tables(self) -> None:
+    def _prepare_tables(self, *, reading: bool) -> None:
         with self._engine.begin() as connection:
             self._check_encoding(connection)
             version = _schema_version(connection)
+            if version is None and reading:
+                raise JournalError(f"there is no journal at {self.location} to read")
             if version is None:
                 # Of several processes that come to an empty database at once, one makes them.
                 _lock_schema(connection)
@@ -402,6 +407,11 @@ def _prepare_file(url: URL) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             path.touch(mode=0o600)
+
+
+def _reader(url: URL) -> Engine:
+    path = _file(url)
+    return _engine(url) if path is None else reading_engine(path, BUSY_SECONDS)
 
 
 def _engine(url: URL) -> Engine:

@@ -550,6 +550,62 @@ class TestExists:
                 exists(place)
 
 
+class TestReading:
+    """A journal that is only looked at."""
+
+    @pytest.mark.parametrize("in_use", [False, True])
+    def test_takes_no_right_to_write(self, row: Maker, *, in_use: bool) -> None:
+        """Whoever may read the file and not write it lists its rows, and leaves nothing beside."""
+        script = """
+from typer.testing import CliRunner
+from guard.cli import flagged
+list = ["list", "--json", "--journal"]
+CliRunner().invoke(flagged.app, [*list, "sqlite://"])  # loads all while this user may
+if os.geteuid() == 0:
+    os.setegid(65534)
+    os.seteuid(65534)
+print(CliRunner().invoke(flagged.app, [*list, sys.argv[1]]).output)
+"""
+        # Not in pytest's folder, which other users may not even enter.
+        with tempfile.TemporaryDirectory() as name:
+            folder, path = Path(name), Path(name) / "journal.sqlite3"
+            with closing(Journal(path)) as journal:
+                record = row()
+                journal.write(record)
+                if not in_use:
+                    journal.close()
+                for each in folder.iterdir():
+                    each.chmod(0o444)
+                before = sorted(folder.iterdir())
+                folder.chmod(0o555)
+                with start(script, str(path)) as process:
+                    output = process.communicate(timeout=PATIENCE)[0]
+                folder.chmod(0o755)
+                assert sorted(folder.iterdir()) == before
+        assert record.id in output
+
+    def test_sees_what_is_written_meanwhile(self, tmp_path: Path, row: Maker) -> None:
+        """A process that begins to write after a look does not make the next look fail or stale."""
+        path = tmp_path / "journal.sqlite3"
+        Journal(path).close()
+        with closing(Journal(path, reading=True)) as reading:
+            assert reading.count() == 0
+            with closing(Journal(path)) as journal:
+                journal.write(row())
+                assert reading.count() == 1
+            assert reading.count() == 1
+            with pytest.raises(JournalError, match="readonly"):
+                reading.write(row())
+
+    def test_makes_nothing(self, shared_url: str, tmp_path: Path) -> None:
+        """Where there is no journal, reading it is an error and leaves none."""
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(JournalError):
+            Journal(shared_url, reading=True)
+        assert sorted(tmp_path.iterdir()) == before
+        assert not exists(shared_url)
+
+
 class TestRefused:
     """What cannot be done says why and how to mend it."""
 
