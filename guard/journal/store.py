@@ -429,6 +429,9 @@ def _server_engine(url: URL) -> Engine:
         # The server's own encoding may be none, and the environment may name any.
         wanted = {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"}
         arguments = {key: value for key, value in wanted.items() if key not in url.query}
+    if "psycopg" in url.drivername.split("+"):
+        # A pooler may give each transaction another session, which knows no statement of ours.
+        arguments["prepare_threshold"] = None
     try:
         # Parameters hidden: an error's traceback must not carry the row's texts into a log.
         return create_engine(

@@ -823,6 +823,16 @@ except MissingExtraError as error:
             journal.write(record)
             assert journal.get(record.id) == record
 
+    def test_nothing_stays_behind_in_a_session(self, postgres_url: str, row: Maker) -> None:
+        """A pooler may give the session to anybody after each transaction, as PgBouncer does."""
+        with closing(Journal(postgres_url)) as journal:
+            for _ in range(10):
+                journal.write(row())
+            with journal._engine.connect() as connection:
+                prepared = text("SELECT count(*) FROM pg_prepared_statements")
+                timeout = connection.execute(text("SHOW statement_timeout")).scalar()
+                assert (connection.execute(prepared).scalar(), timeout) == (0, "0")
+
     def test_a_server_that_wants_transactions_in_a_row(self, postgres_url: str, row: Maker) -> None:
         """Threads that write at once are no conflict, whatever the server's own isolation is."""
         url = postgres_url + "%20-cdefault_transaction_isolation%3Dserializable"
