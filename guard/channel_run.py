@@ -118,6 +118,7 @@ class ChannelRun:
         self._session = session
         self._pending = ""
         self._at = 0
+        self._size: int | None = None
         self.edits: list[Edit] = []
         self._received: list[str] = []
         self._text: list[str] = []
@@ -172,7 +173,7 @@ class ChannelRun:
             # would take time quadratic in its length.
             self._pending, self._at = self._pending[self._at :] + piece, 0
         while not self.stopped and self._at < len(self._pending):
-            end = unit_end(self._pending, self._at, final=final)
+            end = self._end(final=final)
             seen = None if end is None else seen_end(self._pending, end, final=final)
             if end is None or seen is None:
                 return
@@ -217,6 +218,17 @@ class ChannelRun:
         """Return whether nothing follows so much of what is pending; certain however it arrives."""
         return self._final and self._at + used == len(self._pending)
 
+    def _end(self, *, final: bool) -> int | None:
+        """Return where the pending unit ends, `None` if that is not certain yet.
+
+        It is sought once: where a long look-ahead arrives in small pieces, seeking it again with
+        each would take most of the time.
+        """
+        if self._size is None:
+            end = unit_end(self._pending, self._at, final=final)
+            self._size = None if end is None else end - self._at
+        return None if self._size is None else self._at + self._size
+
     def _unit(self, unit: str, ahead: str) -> Steps:
         # Whoever waits may be cancelled at any question. The unit counts as taken only behind the
         # last one, and what was decided by then is not decided anew.
@@ -227,7 +239,7 @@ class ChannelRun:
         if not self._session.deployment.security_class.shadow:
             step = worst_step((step, kept))
             self._raise(step)
-        self._decided = None
+        self._decided = self._size = None
         self._at += len(original)
         yield from self._release(text, original, step)
 

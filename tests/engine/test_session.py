@@ -306,6 +306,20 @@ class TestStream:
             # A busy machine may slow one try down, a quadratic session every one.
             assert any(seconds(800_000, size) < 48 * short for _ in range(3))
 
+    def test_a_script_without_white_space_takes_as_little_time(
+        self, new_session: Callable[..., Session]
+    ) -> None:
+        """Its look-aheads are long, and a unit's end is not sought again while one arrives."""
+
+        def seconds(text: str) -> float:
+            session, hand = new_session(), Hand(lambda _: NOTHING)
+            began = time.process_time()
+            assert hand.stream(session, text) == text
+            return time.process_time() - began
+
+        latin = min(seconds("a" * 12_000) for _ in range(3))
+        assert any(seconds("潮が満ちる。" * 2000) < 6 * latin for _ in range(3))
+
 
 class TestRows:
     """When a row is asked for."""
