@@ -184,11 +184,19 @@ def _channels(index: int, choice: Choice) -> Iterator[Channel]:
     yield Channel(f"{at}.reasoning", "reasoning", index, choice.reasoning)
     yield Channel(f"{at}.content", "content", index, choice.content)
     yield Channel(f"{at}.refusal", "refusal", index, choice.refusal)
+    content = _read_before(choice.content) if choice.tool_calls else ""
     for number, call in enumerate(choice.tool_calls):
         # The lead reads as the classifiers were trained: prose, then `name({...`.
-        lead = f"{choice.content}\n{call.name}("
+        lead = f"{content}\n{call.name}("
         name = f"{at}.tool_calls[{number}].arguments"
         yield Channel(name, "tool_call", index, call.arguments, tool=call.name, lead=lead)
+
+
+def _read_before(content: str) -> str:
+    """Return what of a content is read before a tool call: a long one may have many calls."""
+    from guard.text.units import CONTEXT, shown_end  # noqa: PLC0415  # few exchanges need it
+
+    return shown_end(content, CONTEXT)
 
 
 def is_json(text: str) -> bool:

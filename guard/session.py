@@ -262,7 +262,7 @@ class Session:
         intended = self._intended()
         shadow = self._class.shadow
         action: Action = ("allow" if intended == "allow" else "flag") if shadow else intended
-        choices = tuple(self._choice(index) for index in range(self._count()))
+        choices = self._choices()
         text = choices[0].content if action != "block" and choices and choices[0] else None
         return Verdict(
             action=action,
@@ -506,18 +506,20 @@ class Session:
         opened = [run.channel.choice + 1 for run in self._runs.values()] if self._open else []
         return max([len(self.exchange.choices), *opened])
 
-    def _choice(self, index: int) -> Choice | None:
-        """Return a choice as it may be delivered whole."""
+    def _choices(self) -> tuple[Choice | None, ...]:
+        """Return every choice as it may be delivered whole."""
+        runs: dict[int, list[ChannelRun]] = {}
+        for name, run in self._runs.items():
+            if name not in self._beside:
+                runs.setdefault(run.channel.choice, []).append(run)
+        return tuple(self._choice(index, runs.get(index, [])) for index in range(self._count()))
+
+    def _choice(self, index: int, runs: Sequence[ChannelRun]) -> Choice | None:
         step = self.step_of(index)
         if step == "block":
             return None
         if not passes(step):
             return Choice(content=self.deployment.messages.replaced)
-        runs = [
-            run
-            for name, run in self._runs.items()
-            if run.channel.choice == index and name not in self._beside
-        ]
         return Choice(
             content=_joined(runs, "content"),
             reasoning=_joined(runs, "reasoning"),
@@ -552,8 +554,8 @@ class Session:
         if self._stream:
             return _labelled((name, run.streamed) for name, run in self._runs.items())
         notice = Choice(content=self.deployment.messages.blocked)
-        choices = [self._choice(index) or notice for index in range(self._count())]
-        channels = Exchange(tuple(choices)).channels()
+        choices = tuple(choice or notice for choice in self._choices())
+        channels = Exchange(choices).channels()
         return _labelled((channel.name, channel.text) for channel in channels)
 
     def _delivered(self) -> Delivered:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from guard.errors import InputError
 from guard.exchange import Channel, Choice, Exchange, Message, ToolCall, unescaped
+from guard.text.units import CONTEXT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +74,13 @@ class TestChannels:
         *_, channel = Exchange((choice,)).channels()
         assert isinstance(channel, Channel)
         assert channel.lead == "Deleting it.\nremove("
+
+    def test_calls_of_a_long_answer_are_led_by_its_end(self) -> None:
+        """Each call has what is read before it and no copy of all that was said."""
+        said = "".join(f"Step {number} is done. " for number in range(10_000))
+        choice = Choice(said, tool_calls=(ToolCall("remove", "{}"),) * 3)
+        for channel in list(Exchange((choice,)).channels())[1:]:
+            assert channel.lead == f"{said[-CONTEXT:]}\nremove("
 
     @given(st.lists(st.builds(Choice, st.text(), st.text(), st.text()), max_size=4))
     def test_names_are_unique_and_nothing_is_lost(self, choices: list[Choice]) -> None:

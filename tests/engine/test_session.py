@@ -306,6 +306,19 @@ class TestStream:
             # A busy machine may slow one try down, a quadratic session every one.
             assert any(seconds(800_000, size) < 48 * short for _ in range(3))
 
+    def test_many_choices_take_linear_time(self, new_session: Callable[..., Session]) -> None:
+        """Eight times the choices take about eight times the time until there is a verdict."""
+
+        def seconds(count: int) -> float:
+            session = new_session(Exchange((Choice("Fine."),) * count))
+            Hand(lambda _: NOTHING).drive(session.whole())
+            began = time.process_time()
+            assert len(session.verdict().choices) == count
+            return time.process_time() - began
+
+        short = min(seconds(1000) for _ in range(3))
+        assert any(seconds(8000) < 24 * short for _ in range(3))
+
     def test_a_script_without_white_space_takes_as_little_time(
         self, new_session: Callable[..., Session]
     ) -> None:
