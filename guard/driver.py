@@ -44,6 +44,9 @@ _QUOTE: Final = 8
 
 _MESSAGE_LIMIT: Final = 200
 
+_NAMES: Final = ("category", "detector", "version", "label", "channel")
+"""Fields of a finding that the assessment is keyed by, and the journal writes."""
+
 _log = Log()
 
 
@@ -281,6 +284,9 @@ def _plain(finding: Finding) -> Finding:
 
 def _invalid(finding: Finding, detector: Detector, passage: Passage) -> str:
     """Return how a finding breaks the contract, `""` where it does not."""
+    for name in _NAMES:
+        if not isinstance(value := getattr(finding, name), str):
+            return f"`{name}` of a finding is {type(value).__name__} and no text"
     if not math.isfinite(finding.evidence):
         return f"evidence for `{finding.category}` is {finding.evidence}"
     if finding.category not in detector.categories:

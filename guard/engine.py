@@ -9,7 +9,7 @@ or mended (`guard.session`), and nothing about threads (`guard.driver`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -545,15 +545,33 @@ def _given(detectors: Iterable[Detector]) -> tuple[Detector, ...]:
             "brackets, as in `detectors=[mine]`"
         ) from error
     listed = tuple(given)
-    foreign = [item for item in listed if not isinstance(item, Detector)]
-    if foreign:
-        raise ConfigurationError(
-            [
-                f"{item!r} is no detector: it needs `name`, `version`, `categories` and a call"
-                for item in foreign
-            ]
-        )
+    if problems := [text for item in listed if (text := _unfit(item))]:
+        raise ConfigurationError(problems)
     return listed
+
+
+def _unfit(item: object) -> str:
+    """Return why something is no detector that can be used, with its mend; `""` where it is one."""
+    if isinstance(item, type):
+        return f"`{item.__name__}` is a class and no detector: call it to make one"
+    if not isinstance(item, Detector):
+        return f"{item!r} is no detector: it needs `name`, `version`, `categories` and a call"
+    for field in ("name", "version"):
+        if not isinstance(getattr(item, field), str):
+            return f"`{field}` of detector {item!r} must be `str`"
+    if not _are_names(item.categories):
+        return (
+            f"`categories` of detector `{item.name}` must be a tuple of names, not "
+            f'`{item.categories!r}`: a single one needs a comma, as in `("violence",)`'
+        )
+    return ""
+
+
+def _are_names(names: object) -> bool:
+    """Return whether something holds several texts; a lone text would count by its letters."""
+    if isinstance(names, str) or not isinstance(names, Collection):
+        return False
+    return all(isinstance(name, str) for name in names)
 
 
 def _unredacted(*classes: SecurityClass | None) -> list[str]:

@@ -95,6 +95,10 @@ FAULTS: dict[str, tuple[Callable[[Passage], Any], str]] = {
     "has a span out of sight": (found(end=10_000), "invalid"),
     "has a span that ends before it begins": (found(start=5, end=4), "invalid"),
     "has a span of fractions": (found(start=0.5), "invalid"),
+    "has a label of bytes": (found(label=b"label"), "invalid"),
+    "has no name": (found(detector=None), "invalid"),
+    "has a list for a name": (found(detector=["faulty"]), "invalid"),
+    "has a list for a category": (found(category=["nothing"]), "invalid"),
     "finds without end": (lambda p: iter(lambda: found()(p)[0], None), "invalid"),
 }
 
@@ -371,6 +375,30 @@ class TestConfiguration:
         """Anything without name, version, categories and a call is refused."""
         with pytest.raises(ConfigurationError, match="is no detector: it needs `name`"):
             Guard(make_class(), [foreign])
+
+    def test_a_class_of_detectors(self, make_class: Callable[..., SecurityClass]) -> None:
+        """A class is refused, also where it has all that a detector needs: it was not called."""
+        several: Any = [Faulty, type("Complete", (Faulty,), {"version": "1"})]
+        with pytest.raises(ConfigurationError, match=r"`Complete` is a class .*: call it"):
+            Guard(make_class(), several)
+
+    @pytest.mark.parametrize("categories", ["nothing", None, 7, ("nothing", 7)])
+    def test_categories_that_are_no_names(
+        self, make_class: Callable[..., SecurityClass], categories: Any
+    ) -> None:
+        """A lone text is not taken for its letters, and the error says what to write."""
+        faulty = Faulty(found())
+        faulty.categories = categories
+        with pytest.raises(ConfigurationError, match=r"`faulty` must be a tuple .* needs a comma"):
+            Guard(make_class(limits={"nothing": {"act": 0.9}}), [faulty])
+
+    @pytest.mark.parametrize("field", ["name", "version"])
+    def test_a_detector_without(self, make_class: Callable[..., SecurityClass], field: str) -> None:
+        """Name and version are texts: findings, failures and rows are known by them."""
+        faulty = Faulty(found())
+        setattr(faulty, field, None)
+        with pytest.raises(ConfigurationError, match=f"`{field}` of detector .* must be `str`"):
+            Guard(make_class(limits={"nothing": {"act": 0.9}}), [faulty])
 
     def test_a_detector_that_finds_nothing(self, make_class: Callable[..., SecurityClass]) -> None:
         """A detector without categories is as good as none: the limits are out of reach."""
