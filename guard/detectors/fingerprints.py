@@ -3,8 +3,9 @@
 Method: fingerprints of word k-grams (Schleimer, Wilkerson, Aiken, "Winnowing", SIGMOD 2003,
 with every k-gram kept that is not too common, since protected texts are small beside the
 web). A k-gram that a passage shares with a document is a *seed*; from it a *run* grows to
-both sides, word by word, over small gaps, so that a changed word, another case or other
-punctuation hides nothing. What counts is how many words of the run are the document's.
+both sides, word by word, over small gaps, so that a changed word, another case, other
+punctuation, accents, tags and escapes hide nothing, nor do the misspellings that
+`guard.text.spelling` undoes. What counts is how many words of the run are the document's.
 
 This module does not know paraphrase or translation: a text that is told in other words is
 the classifier's business. Nor does it know scripts without spaces between words, where it
@@ -14,6 +15,7 @@ takes a whole clause for one word.
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
 from bisect import bisect_right
 from collections import defaultdict
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from guard.detectors.base import Passage
+    from guard.text.normalise import Normalised
 
 SEED: Final = 6
 """Words of one fingerprint: text that shares no six words in a row with a document is no copy."""
@@ -73,7 +76,9 @@ _MINIMUM_EVIDENCE: Final = 4.0
 _EVIDENCE_PER_WORD: Final = 0.25
 _MAXIMUM_EVIDENCE: Final = 10.0
 
-_WORD: Final = re.compile(r"[^\W_]+")
+_MARKS: Final = re.compile("[\u0300-\u036f]+")
+_WORD: Final = re.compile(rf"[^\W_](?:[^\W_]|{_MARKS.pattern})*")
+"""Letters and digits, with the accents and strokes that are put on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +171,7 @@ class FingerprintIndex:
                     yield at, place
 
     def _add(self, item: ProtectedText) -> None:
-        words = [word.text for word in _words(item.text)]
+        words = [word.text for word in _words(_shown(item.text))]
         if len(words) < SHORTEST:
             return
         needed = min(RUN_WORDS, max(SHORTEST - 1, round(_NEARLY_ALL * len(words))))
@@ -254,7 +259,7 @@ class FingerprintDetector:
     """
 
     name = "fingerprints"
-    version = "1"
+    version = "2"
     categories = ("system_prompt_leak", "proprietary_leak")
 
     def __init__(
@@ -270,11 +275,26 @@ class FingerprintDetector:
         self._system_prompts = system_prompts
 
     def __call__(self, passage: Passage) -> list[Finding]:
-        """Return a finding per copy, clipped to begin in the passage's unit."""
+        """Return a finding per copy, clipped to begin in the passage's unit.
+
+        Where the text as it shows holds none, it is read once more with misspellings undone.
+        """
         indexes = [self._index] if self._index else []
         if self._system_prompts and passage.system:
             indexes.append(_system_index(passage.system))
-        words = _words(passage.text) if indexes else []
+        if not indexes:
+            return []
+        normal = _shown(passage.text)
+        if found := self._copies(indexes, normal, passage):
+            return found
+        respelt = normalise(passage.text, unescape=True, deobfuscate=True)
+        return [] if respelt.text == normal.text else self._copies(indexes, respelt, passage)
+
+    def _copies(
+        self, indexes: Sequence[FingerprintIndex], normal: Normalised, passage: Passage
+    ) -> list[Finding]:
+        """Return a finding per copy in one reading of a passage."""
+        words = _words(normal)
         return [
             finding
             for index in indexes
@@ -312,7 +332,7 @@ def _problem(item: object) -> str:
         known = " or ".join(f"`{name}`" for name in FingerprintDetector.categories)
         hint = "" if item.category in CATEGORIES else " (there is no such category)"
         return f"protected text `{item.name}`: `category` must be {known}{hint}"
-    if len(_words(item.text)) < SHORTEST:
+    if len(_words(_shown(item.text))) < SHORTEST:
         return (
             f"protected text `{item.name}` has fewer than {SHORTEST} words: too little to tell "
             "from ordinary language; register a longer text"
@@ -334,12 +354,20 @@ def _join(runs: list[_Run], run: _Run) -> None:
     runs.append(run)
 
 
-def _words(text: str) -> list[_Word]:
-    normal = normalise(text)
+def _shown(text: str) -> Normalised:
+    return normalise(text, unescape=True)
+
+
+def _words(normal: Normalised) -> list[_Word]:
     return [
-        _Word(match[0].casefold(), *normal.span(*match.span()))
-        for match in _WORD.finditer(normal.text)
+        _Word(_fold(match[0]), *normal.span(*match.span())) for match in _WORD.finditer(normal.text)
     ]
+
+
+def _fold(word: str) -> str:
+    """Return a word without regard to case and accents."""
+    plain = word if word.isascii() else _MARKS.sub("", unicodedata.normalize("NFD", word))
+    return plain.casefold()
 
 
 def _fingerprint(words: Sequence[int], at: int, size: int) -> int:

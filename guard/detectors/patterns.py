@@ -2,9 +2,9 @@
 
 One hyperscan database holds all patterns of a pack and says which may match; `re` then
 confirms only those, with its groups, look-arounds and a checksum where there is one. A text is
-read twice where that differs: as it stands, and with values set apart from what is around. The
-gate over-approximates, so that gated and ungated findings are the same. Where hyperscan
-cannot be imported every pattern runs by `re`: the same findings, more slowly.
+read in up to four ways where they differ: as it stands and as it shows, each also with values set
+apart from what is around. The gate over-approximates, so that gated and ungated findings are the
+same. Where hyperscan cannot be imported every pattern runs by `re`: the same findings, more slowly.
 
 This module does not know any pattern, and nothing about what is done with a finding.
 """
@@ -128,10 +128,15 @@ class PatternDetector:
         Of matches that lie inside another one of at least their evidence only the outer
         one counts; matches that merely overlap all count.
         """
-        normal = normalise(text)
-        readings = dict.fromkeys((normal.text, set_apart(normal.text)))
-        spans = [found for reading in readings for found in self._matches(reading)]
-        return _outermost([self._finding(p, *normal.span(*span)) for p, span in spans])
+        forms = {form.text: form for form in (normalise(text), normalise(text, unescape=True))}
+        readings = {r: form for t, form in forms.items() for r in (t, set_apart(t))}
+        return _outermost(
+            [
+                self._finding(pattern, *form.span(*span))
+                for reading, form in readings.items()
+                for pattern, span in self._matches(reading)
+            ]
+        )
 
     def _finding(self, pattern: Pattern, start: int, end: int) -> Finding:
         category = self.categories[0]

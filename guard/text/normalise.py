@@ -4,7 +4,8 @@ The base form undoes what hides text from a reader of bytes but not from a perso
 (Unicode Standard Annex #15), removal of characters that do not show (default-ignorable,
 tags, control characters), and look-alike letters of other scripts in words that mix scripts
 (Unicode Technical Standard #39, the single characters whose skeleton is one ASCII letter).
-`deobfuscate` also undoes misspellings that hide words (`spelling`).
+`deobfuscate` also undoes misspellings that hide words (`spelling`), `unescape` what is written in
+escapes (`escapes`).
 
 This module does not know what text means, which detector reads it, or how it was cut. Words
 written wholly in look-alikes of another script are left alone, since they cannot be told from
@@ -24,6 +25,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from guard.text.draft import Draft
+from guard.text.escapes import unescaped
 from guard.text.spelling import respelt
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ class Normalised:
         return bisect_left(self._starts, position)
 
 
-def normalise(text: str, *, deobfuscate: bool = False) -> Normalised:
+def normalise(text: str, *, deobfuscate: bool = False, unescape: bool = False) -> Normalised:
     """Return `text` in the form in which detectors read it.
 
     Args:
@@ -116,12 +118,17 @@ def normalise(text: str, *, deobfuscate: bool = False) -> Normalised:
         deobfuscate: also undo misspellings that hide words, and leave out most of one character
             over and over, for the classifier.
             Pattern detectors must not: it would change digits of numbers and keys.
+        unescape: as it shows where HTML, Markdown, an address or JSON is read: escapes, tags and
+            typographic dashes undone. A reading beside the text, for what is not shown so is
+            changed too.
 
     The base form of ASCII text without control characters is the text itself, and the base form
     of a base form is unchanged. Takes time linear in the length.
     """
-    plain = text.isascii() and not _CONTROL.search(text)
     draft = Draft(text, range(len(text)), range(1, len(text) + 1))
+    if unescape:
+        draft = unescaped(draft)
+    plain = draft.text.isascii() and not _CONTROL.search(draft.text)
     if deobfuscate:
         draft = _shortened(draft)
     if not plain:

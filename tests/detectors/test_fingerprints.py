@@ -208,12 +208,32 @@ class TestNearCopies:
             MANUAL.replace(" ", "\u00a0"),
             MANUAL.replace("a", "\u0430"),
             "|".join(WORDS),
+            "".join(f"<b>{word}</b><br>" for word in WORDS),
+            "".join(f"&#{ord(letter)};" for letter in MANUAL),
+            MANUAL.replace(" ", "&nbsp;"),
+            MANUAL.replace(" ", "%20"),
+            MANUAL.replace(" ", "\\u0020"),
+            MANUAL.replace("e", "\u00e9"),
+            "".join(f"{letter}\u0336" for letter in MANUAL),
         ],
     )
     def test_another_look_hides_nothing(self, text: str) -> None:
-        """Case, lines, punctuation, mark-up, invisible and look-alike letters change nothing."""
+        """Case, lines, punctuation, mark-up, escapes, accents and look-alikes change nothing."""
         (finding,) = in_manual(text)
         assert finding.evidence == 10.0
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            MANUAL.replace("o", "0"),
+            MANUAL.replace("e", "3"),
+            "".join(word.capitalize() for word in WORDS),
+        ],
+    )
+    def test_misspellings_hide_nothing(self, text: str) -> None:
+        """What the classifier reads as the words they stand for is a copy of those words."""
+        found = in_manual(text)
+        assert sum(f.end - f.start for f in found) > len(text) / 2
 
     def test_another_unicode_form_hides_nothing(self) -> None:
         """A decomposed copy is found, with its span in the decomposed text."""

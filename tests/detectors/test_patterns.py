@@ -64,10 +64,18 @@ class TestFinding:
             ("see \uff2e-\uff11234 now", "\uff2e-\uff11234"),
             ("see N-1\u200b2\u00ad34 now", "N-1\u200b2\u00ad34"),
             ("\u0130\u0130 N-1234", "N-1234"),
+            ("see N\\-1234 now", "N\\-1234"),
+            ("see N&#45;&#x31;234 now", "N&#45;&#x31;234"),
+            ("see N&hyphen;1234 now", "N&hyphen;1234"),
+            ("see N%2D1234 now", "N%2D1234"),
+            ("see N\\u002d1\\x3234 now", "N\\u002d1\\x3234"),
+            ("see N<b class='x'>-12</b>34 now", "N<b class='x'>-12</b>34"),
+            ("see N\u20111234 now", "N\u20111234"),
+            ("<td>N-1234</td>", "N-1234"),
         ],
     )
     def test_sees_through_disguise(self, text: str, span: str) -> None:
-        """Full-width and invisible characters hide nothing; the span is the original's."""
+        """What shows counts, whatever it is written in; the span is the original's."""
         assert found(pack(NUMBER), text) == [("number", span)]
 
     @pytest.mark.parametrize("text", ["", "\x00", "\ud800", "\udfff N-1234 \ud800\x00"])
