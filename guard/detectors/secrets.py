@@ -175,6 +175,7 @@ def _prefixed(name: str, shape: str, evidence: float = _KEY) -> Pattern:
 
 
 _B64: Final = "[A-Za-z0-9_-]"
+_UUID: Final = "[a-f0-9]{8}(?:-[a-f0-9]{4}){3}-[a-f0-9]{12}"
 _PEM_KIND: Final = "(?:RSA |EC |DSA |OPENSSH |ENCRYPTED |PGP )?PRIVATE KEY(?: BLOCK)?"
 _NAME: Final = (
     r"(?:api[ _-]?key|secret(?:[ _-]?(?:access[ _-]?)?key)?|access[ _-]?key|private[ _-]?key|"
@@ -277,8 +278,13 @@ _PUBLIC: Final = (
 
 A key that stands for both is no name."""
 
-_PEM_GAP: Final = r"(?:\\{1,4}[nr]|[\s\"'+,>|])"
-"""What stands between the lines of a key: line ends, also escaped, quoted or cited ones."""
+_PEM_GAP: Final = r"(?:\\{1,4}[nr]|<br ?/?>|[\s\"'+,>|#/*;])"
+"""What stands between the lines of a key: line ends, also escaped, quoted, cited or commented."""
+
+_PEM_NUMBER: Final = r"(?:\d{1,4}[ \t:.|]{1,4})?"
+"""The number of a line."""
+
+_PEM_BODY: Final = r"[A-Za-z0-9+/=]{16}(?:[A-Za-z0-9+/=\s\\\"',>|#*]|<br ?/?>){0,8192}"
 
 _PPK_GAP: Final = r"(?:\\{1,4}[nr]|[\s\"'>|])"
 """The same for PuTTY's lines, without the `+` that is a character of base64."""
@@ -299,25 +305,35 @@ _PATTERNS: Final = (
     _prefixed(
         "gitlab_token",
         # A routable one has its version, length and checksum behind full stops.
-        rf"gl(?:pat|ptt|dt|rt|soat|cbt|ft|imt|agent)-{_B64}{{20,300}}"
+        rf"gl(?:pat|ptt|dt|rtr?|soat|oas|cbt|ft|ffct|imt|wt|agent)-{_B64}{{20,300}}"
         r"(?:(?:\.[0-9A-Za-z]{2})?\.[0-9A-Za-z]{9})?",
     ),
+    _prefixed("gitlab_token", rf"GR1348941{_B64}{{20}}"),
     _prefixed("slack_token", r"xox[a-ce-z]-[A-Za-z0-9-]{10,250}"),
     _prefixed("slack_token", r"xoxd-[A-Za-z0-9%/+=_.-]{20,500}"),
     _prefixed("slack_app_token", r"xapp-\d-[A-Z0-9]{5,20}-\d{5,20}-[a-z0-9]{20,100}"),
     _prefixed(
         "slack_webhook",
-        r"https://hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9/_-]{20,120}",
+        r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/_-]{20,120}",
     ),
     _prefixed(
-        "discord_webhook", rf"https://discord(?:app)?\.com/api/webhooks/\d{{15,21}}/{_B64}{{50,90}}"
+        "discord_webhook",
+        r"https://(?:(?:ptb|canary)\.)?discord(?:app)?\.com/api/(?:v\d{1,2}/)?webhooks/"
+        rf"\d{{15,21}}/{_B64}{{50,90}}",
     ),
+    _prefixed(
+        "teams_webhook",
+        rf"https://[a-z0-9-]{{1,60}}\.webhook\.office\.com/webhookb2/{_UUID}@{_UUID}/"
+        rf"IncomingWebhook/[a-f0-9]{{32}}/{_UUID}",
+    ),
+    _prefixed("zapier_webhook", r"https://hooks\.zapier\.com/hooks/catch/\d{4,10}/[a-z0-9]{6,12}"),
     _prefixed("discord_token", rf"[MNO][A-Za-z0-9]{{23,27}}\.{_B64}{{6}}\.{_B64}{{27,40}}"),
     _prefixed("stripe_key", r"(?:sk|rk)_(?:org_)?(?:live|test)_[A-Za-z0-9]{16,250}"),
     _prefixed("stripe_webhook_secret", r"whsec_[A-Za-z0-9+/]{24,100}"),
     _prefixed("google_api_key", rf"AIza{_B64}{{35}}"),
     _prefixed("google_oauth_secret", rf"GOCSPX-{_B64}{{28}}"),
     _prefixed("google_oauth_token", rf"ya29\.{_B64}{{20,400}}"),
+    _prefixed("google_refresh_token", rf"1//0{_B64}{{40,200}}"),
     _prefixed("anthropic_key", rf"sk-ant-{_B64}{{24,200}}"),
     _prefixed(
         "openai_key", rf"sk-(?:(?:proj|svcacct|admin|None)-{_B64}{{32,250}}|[A-Za-z0-9]{{32,64}})"
@@ -333,22 +349,65 @@ _PATTERNS: Final = (
     _prefixed("openrouter_key", r"sk-or-v1-[a-f0-9]{64}"),
     _prefixed("groq_key", r"gsk_[A-Za-z0-9]{40,80}"),
     _prefixed("huggingface_token", r"hf_[A-Za-z0-9]{30,60}"),
+    _prefixed("huggingface_token", r"api_org_[A-Za-z]{34}"),
+    _prefixed("langfuse_key", rf"sk-lf-{_UUID}"),
+    _prefixed("wandb_key", r"wandb_v1_[A-Za-z0-9_]{60,100}"),
+    _prefixed("jina_key", rf"jina_[a-f0-9]{{32}}{_B64}{{28}}"),
+    _prefixed("firecrawl_key", r"fc-[a-f0-9]{32}"),
+    _prefixed("e2b_key", r"e2b_[a-f0-9]{40}"),
     _prefixed("replicate_token", r"r8_[A-Za-z0-9]{37}"),
     _prefixed("perplexity_key", r"pplx-[A-Za-z0-9]{40,60}"),
     _prefixed("sendgrid_key", rf"SG\.{_B64}{{16,32}}\.{_B64}{{32,64}}"),
     _prefixed("twilio_key", r"SK[a-f0-9]{32}", _LIKELY),
     _prefixed("mailgun_key", r"key-[a-f0-9]{32}", _LIKELY),
+    _prefixed("mailgun_key", r"[a-f0-9]{32}-[a-f0-9]{8}-[a-f0-9]{8}", _LIKELY),
+    _prefixed("resend_key", r"re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}"),
+    _prefixed("klaviyo_key", r"pk_[a-f0-9]{34}"),
+    _prefixed("hubspot_token", rf"pat-[a-z]{{2}}\d-{_UUID}"),
+    _prefixed("contentful_token", rf"CFPAT-{_B64}{{43}}"),
+    _prefixed("typeform_token", r"tfp_[A-Za-z0-9._-]{40,70}"),
+    _prefixed("asana_token", r"[12]/\d{13,17}(?:/\d{13,17})?:[a-f0-9]{32}"),
     _prefixed("mailchimp_key", r"[a-f0-9]{32}-us\d{1,2}", _LIKELY),
     _prefixed("brevo_key", r"x(?:key|smtp)sib-[a-f0-9]{64}-[A-Za-z0-9]{16}"),
     _prefixed("heroku_key", rf"HRKU-{_B64}{{36,80}}"),
     _prefixed("mapbox_token", rf"[st]k\.eyJ{_B64}{{40,300}}\.{_B64}{{20,30}}"),
     _prefixed("facebook_token", r"EAA[A-Za-z0-9]{100,400}"),
+    _prefixed("instagram_token", rf"IGQ{_B64}{{100,400}}"),
+    _prefixed("paypal_token", r"access_token\$production\$[a-z0-9]{16}\$[a-f0-9]{32}"),
+    _prefixed("plaid_token", rf"access-(?:production|development|sandbox)-{_UUID}"),
+    _prefixed("flutterwave_key", r"FLWSECK(?:_TEST)?-[a-f0-9]{32}-X"),
+    _prefixed("easypost_key", r"EZ[AT]K[A-Za-z0-9]{54}"),
+    _prefixed("shippo_token", r"shippo_(?:live|test)_[a-f0-9]{40}"),
+    _prefixed("duffel_token", rf"duffel_(?:live|test)_{_B64}{{43}}"),
+    _prefixed("netlify_token", r"nf[bcopu]_[A-Za-z0-9]{36}"),
+    _prefixed("vercel_token", r"vercel_blob_rw_[A-Za-z0-9]{16}_[A-Za-z0-9]{32}"),
+    _prefixed("fly_token", r"fm[12][ar]?_[A-Za-z0-9+/]{100,2000}={0,3}"),
+    _prefixed("fly_token", rf"fo1_{_B64}{{43}}"),
+    _prefixed("render_key", r"rnd_[A-Za-z0-9]{32}"),
+    _prefixed("neon_key", r"napi_[a-z0-9]{64}"),
+    _prefixed("cloudflare_origin_key", r"v1\.0-[a-f0-9]{24}-[a-f0-9]{146}"),
+    _prefixed("onepassword_token", r"ops_eyJ[A-Za-z0-9+/]{200,2000}={0,2}"),
+    _prefixed(
+        "onepassword_secret_key",
+        r"A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})(?:-[A-Z0-9]{5}){3}",
+    ),
+    _prefixed("alibaba_access_key", r"LTAI5t[A-Za-z0-9]{18}"),
+    _prefixed("yandex_key", rf"AQVN{_B64}{{35,38}}"),
     _prefixed("tailscale_key", r"tskey-(?:auth|api|client)-[A-Za-z0-9]{8,30}-[A-Za-z0-9]{20,50}"),
     _prefixed("pulumi_token", r"pul-[a-f0-9]{40}"),
     _prefixed("sonar_token", r"sq[apu]_[a-f0-9]{40}"),
     _prefixed("dynatrace_token", r"dt0c01\.[A-Z0-9]{24}\.[A-Z0-9]{64}"),
-    _prefixed("artifactory_key", r"AKCp[A-Za-z0-9]{69}"),
+    _prefixed("artifactory_key", r"(?:AKCp[A-Za-z0-9]{69}|cmVmdGtu[A-Za-z0-9]{56})"),
     _prefixed("buildkite_token", r"bkua_[a-f0-9]{40}"),
+    _prefixed("circleci_token", r"CCIPAT_[A-Za-z0-9]{22}_[a-f0-9]{40}"),
+    _prefixed("sourcegraph_token", r"sgp_(?:(?:[a-f0-9]{16}|local)_)?[a-f0-9]{40}"),
+    _prefixed("segment_token", r"sgp_[A-Za-z0-9]{64}"),
+    _prefixed("prefect_key", r"pn[ub]_[A-Za-z0-9]{36}"),
+    _prefixed("dbt_token", rf"dbt[cu]_{_B64}{{40,60}}"),
+    _prefixed("readme_key", r"rdme_[a-z0-9]{70}"),
+    _prefixed("launchdarkly_key", rf"(?:sdk|api)-{_UUID}", _LIKELY),
+    _prefixed("clojars_token", r"CLOJARS_[a-z0-9]{60}"),
+    _prefixed("nuget_key", r"oy2[a-z0-9]{43}"),
     _prefixed("npm_token", r"npm_[A-Za-z0-9]{36}"),
     _prefixed("pypi_token", rf"pypi-AgE{_B64}{{50,300}}"),
     _prefixed("rubygems_key", r"rubygems_[a-f0-9]{48}"),
@@ -360,30 +419,60 @@ _PATTERNS: Final = (
     _prefixed("databricks_token", r"dapi[a-f0-9]{32}(?:-\d)?"),
     _prefixed("vault_token", rf"hv[sbr]\.{_B64}{{24,300}}"),
     _prefixed("terraform_token", rf"[A-Za-z0-9]{{14}}\.atlasv1\.{_B64}{{60,70}}"),
-    _prefixed("linear_key", r"lin_api_[A-Za-z0-9]{40}"),
+    _prefixed("linear_key", r"lin_(?:api_[A-Za-z0-9]{40}|oauth_[a-f0-9]{64})"),
     _prefixed("notion_token", r"(?:secret_[A-Za-z0-9]{43}|ntn_[A-Za-z0-9]{46})"),
     _prefixed("figma_token", rf"figd_{_B64}{{40}}"),
     _prefixed("postman_key", r"PMAK-[a-f0-9]{24}-[a-f0-9]{34}"),
     _prefixed("new_relic_key", r"NRAK-[A-Z0-9]{27}"),
+    _prefixed("new_relic_key", rf"NRII-{_B64}{{32}}"),
+    _prefixed("new_relic_key", r"[a-f0-9]{36}NRAL"),
     _prefixed("grafana_token", r"glsa_[A-Za-z0-9]{32}_[a-f0-9]{8}"),
     _prefixed("grafana_cloud_token", r"glc_[A-Za-z0-9+/]{32,400}={0,2}"),
     _prefixed("doppler_token", r"dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9.]{40,60}"),
-    _prefixed("sentry_token", r"sntr[yu]s_[A-Za-z0-9+/=_]{40,300}"),
+    _prefixed("sentry_token", r"(?:sntrys_[A-Za-z0-9+/=_]{40,300}|sntryu_[a-f0-9]{64})"),
     _prefixed("planetscale_token", rf"pscale_(?:tkn|pw|oauth)_{_B64}{{32,64}}"),
     _prefixed("supabase_key", rf"(?:sbp_[a-f0-9]{{40}}|sb_secret_{_B64}{{20,60}})"),
-    _prefixed("atlassian_token", rf"ATATT3{_B64}{{60,250}}=?[A-F0-9]{{0,8}}"),
+    _prefixed("atlassian_token", rf"AT(?:ATT|CTT)3{_B64}{{60,250}}=?[A-F0-9]{{0,8}}"),
+    _prefixed("bitbucket_app_password", r"ATBB[A-Za-z0-9]{24,28}[A-F0-9]{8}"),
     _prefixed("airtable_token", r"pat[A-Za-z0-9]{14}\.[a-f0-9]{64}"),
     _prefixed("dropbox_token", rf"sl\.(?:u\.)?{_B64}{{100,1500}}"),
     _prefixed("age_secret_key", r"AGE-SECRET-KEY-1[A-Z0-9]{58}"),
     _prefixed("azure_storage_key", r"AccountKey=[A-Za-z0-9+/]{86}=="),
     _prefixed("azure_sas", r"sig=[A-Za-z0-9%/+]{43,70}(?:=|%3D)", _LIKELY),
+    Pattern(
+        "azure_sas",
+        # Of a logic app: without padding, and behind the address.
+        rf"\.logic\.azure\.com[^\s\"'<>]{{1,400}}[?&]sig=(?P<secret>{_B64}{{43}})(?![\w-])",
+        _LIKELY,
+        r"\.logic\.azure\.com",
+        real,
+        "secret",
+    ),
+    Pattern(
+        "azure_function_key",
+        rf"\.azurewebsites\.net[^\s\"'<>]{{1,400}}[?&]code=(?P<secret>{_B64}{{40,80}}={{0,2}})",
+        _LIKELY,
+        r"\.azurewebsites\.net",
+        real,
+        "secret",
+    ),
+    _prefixed("bitcoin_extended_key", r"[xyz]prv[1-9A-HJ-NP-Za-km-z]{107}"),
+    Pattern(
+        "jwk_private_key",
+        # RFC 7518: `d` is what makes a key a private one.
+        rf"\"d\"\s{{0,3}}:\s{{0,3}}\"(?P<secret>{_B64}{{43,1000}})\"",
+        _LIKELY,
+        r"\"d\"\s{0,3}:",
+        aws_secret,
+        "secret",
+    ),
     _prefixed("azure_client_secret", r"[A-Za-z0-9_~.-]{3}\dQ~[A-Za-z0-9_~.-]{31,34}", _LIKELY),
     Pattern(
         "private_key",
         # An armoured body must follow, since prose may speak of the header; the end may be cut.
         rf"-----BEGIN {_PEM_KIND}-----{_PEM_GAP}{{0,12}}"
         rf"(?:[A-Za-z-]{{1,40}}: [^\n\\]{{0,100}}(?:\\n|\n){_PEM_GAP}{{0,12}}){{0,4}}"
-        rf"[A-Za-z0-9+/=]{{16}}[A-Za-z0-9+/=\s\\\"',>|]{{0,8192}}(?:-----END {_PEM_KIND}-----)?",
+        rf"{_PEM_NUMBER}{_PEM_BODY}(?:-----END {_PEM_KIND}-----)?",
         _KEY,
         rf"-----BEGIN {_PEM_KIND}-----",
     ),

@@ -28,9 +28,24 @@ Shape = tuple[str | tuple[str, int], ...]
 DIGIT: Final = string.digits
 HEX: Final = "0123456789abcdef"
 CAPITAL: Final = string.ascii_uppercase + DIGIT
+HEX_CAPITAL: Final = HEX.upper()
+LOWER: Final = string.ascii_lowercase + DIGIT
 ALNUM: Final = string.ascii_letters + DIGIT
+BASE58: Final = ALNUM.translate(dict.fromkeys(map(ord, "0OIl")))
 B64: Final = ALNUM + "+/"
 B64URL: Final = ALNUM + "_-"
+
+UUID: Final[Shape] = (
+    (HEX, 8),
+    "-",
+    (HEX, 4),
+    "-",
+    (HEX, 4),
+    "-",
+    (HEX, 4),
+    "-",
+    (HEX, 12),
+)
 
 SHAPES: Final[dict[str, Shape]] = {
     "aws_access_key": ("AKIA", (string.ascii_uppercase + "234567", 16)),
@@ -105,6 +120,63 @@ SHAPES: Final[dict[str, Shape]] = {
     "azure_storage_key": ("AccountKey=", (B64, 86), "=="),
     "azure_sas": ("sig=", (B64, 43), "="),
     "azure_client_secret": ((ALNUM, 3), "8Q~", (ALNUM, 31)),
+    "teams_webhook": (
+        "https://mill.webhook.office.com/webhookb2/",
+        *UUID,
+        "@",
+        *UUID,
+        "/IncomingWebhook/",
+        (HEX, 32),
+        "/",
+        *UUID,
+    ),
+    "zapier_webhook": ("https://hooks.zapier.com/hooks/catch/", (DIGIT, 7), "/", (LOWER, 6)),
+    "google_refresh_token": ("1//0", (B64URL, 39), (ALNUM, 1)),
+    "langfuse_key": ("sk-lf-", *UUID),
+    "wandb_key": ("wandb_v1_", (ALNUM, 60)),
+    "jina_key": ("jina_", (HEX, 32), (B64URL, 27), (ALNUM, 1)),
+    "firecrawl_key": ("fc-", (HEX, 32)),
+    "e2b_key": ("e2b_", (HEX, 40)),
+    "resend_key": ("re_", (ALNUM, 8), "_", (ALNUM, 24)),
+    "klaviyo_key": ("pk_", (HEX, 34)),
+    "hubspot_token": ("pat-na1-", *UUID),
+    "contentful_token": ("CFPAT-", (B64URL, 42), (ALNUM, 1)),
+    "typeform_token": ("tfp_", (B64URL, 39), (ALNUM, 1)),
+    "asana_token": ("1/", (DIGIT, 16), ":", (HEX, 32)),
+    "instagram_token": ("IGQ", (B64URL, 99), (ALNUM, 1)),
+    "paypal_token": ("access_token$production$", (LOWER, 16), "$", (HEX, 32)),
+    "plaid_token": ("access-production-", *UUID),
+    "flutterwave_key": ("FLWSECK-", (HEX, 32), "-X"),
+    "easypost_key": ("EZAK", (ALNUM, 54)),
+    "shippo_token": ("shippo_live_", (HEX, 40)),
+    "duffel_token": ("duffel_live_", (B64URL, 42), (ALNUM, 1)),
+    "netlify_token": ("nfp_", (ALNUM, 36)),
+    "vercel_token": ("vercel_blob_rw_", (ALNUM, 16), "_", (ALNUM, 32)),
+    "fly_token": ("fm2_", (B64, 99), (ALNUM, 1)),
+    "render_key": ("rnd_", (ALNUM, 32)),
+    "neon_key": ("napi_", (LOWER, 64)),
+    "cloudflare_origin_key": ("v1.0-", (HEX, 24), "-", (HEX, 146)),
+    "onepassword_token": ("ops_eyJ", (ALNUM, 200)),
+    "onepassword_secret_key": (
+        "A3-",
+        (CAPITAL, 6),
+        "-",
+        (CAPITAL, 6),
+        *(("-", (CAPITAL, 5)) * 4),
+    ),
+    "alibaba_access_key": ("LTAI5t", (ALNUM, 18)),
+    "yandex_key": ("AQVN", (B64URL, 34), (ALNUM, 1)),
+    "circleci_token": ("CCIPAT_", (ALNUM, 22), "_", (HEX, 40)),
+    "sourcegraph_token": ("sgp_", (HEX, 40)),
+    "segment_token": ("sgp_", (ALNUM, 64)),
+    "prefect_key": ("pnu_", (ALNUM, 36)),
+    "dbt_token": ("dbtc_", (B64URL, 39), (ALNUM, 1)),
+    "readme_key": ("rdme_", (LOWER, 70)),
+    "launchdarkly_key": ("sdk-", *UUID),
+    "clojars_token": ("CLOJARS_", (LOWER, 60)),
+    "nuget_key": ("oy2", (LOWER, 43)),
+    "bitbucket_app_password": ("ATBB", (ALNUM, 24), (HEX_CAPITAL, 8)),
+    "bitcoin_extended_key": ("xprv", (BASE58, 107)),
 }
 """The shortest key of each format that stands by itself."""
 
@@ -114,6 +186,8 @@ OTHER_SHAPES: Final[dict[str, tuple[Shape, ...]]] = {
     "gitlab_token": (
         ("glpat-", (B64URL, 26), (ALNUM, 1), ".01.", (string.ascii_lowercase + DIGIT, 9)),
         ("glpat-", (B64URL, 26), (ALNUM, 1), ".", (string.ascii_lowercase + DIGIT, 9)),
+        ("gloas-", (HEX, 64)),
+        ("GR1348941", (B64URL, 19), (ALNUM, 1)),
     ),
     "slack_token": (
         ("xoxc-", (DIGIT, 11), "-", (DIGIT, 12), "-", (DIGIT, 12), "-", (HEX, 64)),
@@ -126,7 +200,23 @@ OTHER_SHAPES: Final[dict[str, tuple[Shape, ...]]] = {
     "sonar_token": (("squ_", (HEX, 40)), ("sqa_", (HEX, 40))),
     "openai_key": (("sk-", (ALNUM, 48)), ("sk-svcacct-", (B64URL, 120), (ALNUM, 1))),
     "anthropic_key": (("sk-ant-api03-", (B64URL, 93), "AA"),),
-    "discord_webhook": (("https://discordapp.com/api/webhooks/", (DIGIT, 19), "/", (B64URL, 68)),),
+    "discord_webhook": (
+        ("https://discordapp.com/api/webhooks/", (DIGIT, 19), "/", (B64URL, 67), (ALNUM, 1)),
+        ("https://ptb.discord.com/api/v10/webhooks/", (DIGIT, 19), "/", (B64URL, 67), (ALNUM, 1)),
+    ),
+    "slack_webhook": (
+        ("https://hooks.slack.com/triggers/", (CAPITAL, 9), "/", (DIGIT, 13), "/", (HEX, 32)),
+    ),
+    "huggingface_token": (("api_org_", (string.ascii_letters, 34)),),
+    "mailgun_key": (((HEX, 32), "-", (HEX, 8), "-", (HEX, 8)),),
+    "asana_token": (("2/", (DIGIT, 16), "/", (DIGIT, 16), ":", (HEX, 32)),),
+    "fly_token": (("fo1_", (B64URL, 42), (ALNUM, 1)),),
+    "artifactory_key": (("cmVmdGtu", (ALNUM, 56)),),
+    "sourcegraph_token": (("sgp_", (HEX, 16), "_", (HEX, 40)),),
+    "linear_key": (("lin_oauth_", (HEX, 64)),),
+    "new_relic_key": (("NRII-", (B64URL, 31), (ALNUM, 1)), ((HEX, 36), "NRAL")),
+    "sentry_token": (("sntryu_", (HEX, 64)),),
+    "atlassian_token": (("ATCTT3", (B64URL, 160), (ALNUM, 1)),),
     "stripe_key": (("rk_test_", (ALNUM, 99)), ("sk_org_live_", (ALNUM, 120))),
     "square_token": (("EAAA", (B64URL, 60)),),
     "mailchimp_key": (((HEX, 32), "-us21"),),
@@ -207,6 +297,12 @@ IN_CONTEXT: Final[dict[str, tuple[str, str, str]]] = {
     "jwt": ("The token is ", JWT, " for now."),
     "jwe": ("The cookie is ", JWE, " for now."),
     "connection_string": ("postgres://app:", PASSWORD, "@db.mill:5432/main"),
+    "azure_function_key": (
+        "https://mill.azurewebsites.net/api/run?code=",
+        make(((B64URL, 54),), "function") + "==",
+        " now",
+    ),
+    "jwk_private_key": ('{"kty": "EC", "d": "', make(((B64URL, 43),), "jwk"), '"}'),
     "bearer_token": ("Authorization: Bearer ", make(((ALNUM, 24),), "bearer"), '"'),
     "assigned_secret": ("password = '", PASSWORD, "'"),
 }
@@ -487,10 +583,14 @@ class TestPrivateKey:
         assert found(key) == [("private_key", key)]
 
     @pytest.mark.parametrize(
-        "gap", ["\r\n", "\\n", "\\\\n", "\n> ", '\\n"\n  + "', "\n    ", "\n\n", '",\n"', "\n| "]
+        "gap",
+        [
+            *("\r\n", "\\n", "\\\\n", "\n> ", '\\n"\n  + "', "\n    ", "\n\n", '",\n"', "\n| "),
+            *("\n# ", "\n// ", "\n * ", "<br>", "<br />\n", "\n12  "),
+        ],
     )
     def test_any_line_end_will_do(self, gap: str) -> None:
-        """Line ends may be escaped, quoted, cited or indented, as in JSON, code and tables."""
+        """Lines may be escaped, quoted, cited, commented or numbered, as in JSON, code and HTML."""
         key = pem().replace("\n", gap)
         assert found(f"k = {key}") == [("private_key", key)]
 
