@@ -53,6 +53,10 @@ _NAMES: Final = re.compile(
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _WORD_LENGTH: Final = 3
 
+_PIECE: Final = re.compile(r"[A-Z]*[a-z]+|[A-Z]+|\d+|[^A-Za-z\d]+")
+_PIECE_LENGTH: Final = 4
+"""Characters of one case or kind in a row: names have more on average, random tokens fewer."""
+
 _STAND_IN: Final = re.compile(
     # Also what manuals write, and nothing else does.
     r"(?=.*(?:pass|pwd|secret|token|key|credential))"
@@ -110,6 +114,15 @@ def joined(text: str) -> bool:
         return True
     head = _HEAD.match(text)
     return head is not None and head.end() < len(text) and assigned(head[0])
+
+
+def drawn(text: str) -> bool:
+    """Return whether a value is a credential even where other things than values stand too.
+
+    It is made up of no words in a row, as the name of a type or of another parameter is.
+    """
+    named = _worded(text) and len(_PIECE.findall(text)) <= 1 + len(text) / _PIECE_LENGTH
+    return joined(text) and not named
 
 
 def quoted(text: str) -> bool:
@@ -177,9 +190,19 @@ def _prefixed(name: str, shape: str, evidence: float = _KEY) -> Pattern:
 _B64: Final = "[A-Za-z0-9_-]"
 _UUID: Final = "[a-f0-9]{8}(?:-[a-f0-9]{4}){3}-[a-f0-9]{12}"
 _PEM_KIND: Final = "(?:RSA |EC |DSA |OPENSSH |ENCRYPTED |PGP )?PRIVATE KEY(?: BLOCK)?"
+_WORDS: Final = (
+    r"api[ _-]?key|secret(?:[ _-]?(?:access[ _-]?)?key)?|access[ _-]?key|private[ _-]?key|"
+    r"password|passwd|pwd|passphrase|token|credentials?|"
+    # The same in other languages, whose texts are judged by patterns alone.
+    "passwort|kennwort|mot de passe|contrase\u00f1a|senha|wachtwoord|l\u00f6senord|has\u0142o|"
+    "\u043f\u0430\u0440\u043e\u043b\u044c|\u041f\u0430\u0440\u043e\u043b\u044c|"
+    "\u5bc6[\u7801\u78bc]|\u30d1\u30b9\u30ef\u30fc\u30c9|\ube44\ubc00\ubc88\ud638"
+)
+_KEYS: Final = "(?:auth|encryption|signing|master|app|admin|consumer|application)[ _-]?key"
 _NAME: Final = (
-    r"(?:api[ _-]?key|secret(?:[ _-]?(?:access[ _-]?)?key)?|access[ _-]?key|private[ _-]?key|"
-    r"password|passwd|pwd|passphrase|token|credentials?)"
+    rf"(?:{_WORDS}|(?<![a-zA-Z])(?:pass|pw)|"
+    # Ciphers are named where such a key is: what is short may be `AES-256-GCM`.
+    rf"{_KEYS}(?=(?:\W|is\b){{1,12}}\S{{16}}))"
 )
 
 _QUOTE: Final = r"\*{0,2}[\\\"'`]{0,4}\*{0,2}"
@@ -257,8 +280,45 @@ def _run_on(expression: re.Pattern[str], match: re.Match[str]) -> int:
 _BARE_REST: Final = re.compile(f"{_BARE}*+", re.ASCII)
 _BEARER_REST: Final = re.compile(r"[A-Za-z0-9_.~+/-]*+={0,2}")
 
-_ASSIGNMENT: Final = rf"(?i:{_NAME}){_QUOTE}\s{{0,3}}(?::=|=>|[:=]|\bis\b)\*{{0,2}}\s{{0,3}}"
-"""A secret's name and the sign behind it."""
+
+def _assignment(name: str) -> str:
+    """Return the expression for a secret's name and the sign behind it."""
+    return (
+        rf"(?i:{name}){_QUOTE}\s{{0,3}}(?::=|={{1,3}}>?|:|\b(?:is|was|ist|lautet|est|es)\b:?)"
+        rf"\*{{0,2}}\s{{0,3}}"
+    )
+
+
+def _argument(name: str) -> str:
+    """Return that for a name whose value follows as the next argument, or behind a type."""
+    return (
+        rf"(?i:{name})(?:{_QUOTE}\s?[,(]\s{{0,3}}|"
+        r"(?:\s?:\s?&?[\w.<>\[\]|]{1,30}|\s[a-z]\w{0,15})\s?=\s?)"
+    )
+
+
+def _dressed(name: str, closed: str = "") -> str:
+    """Return that for a table's row, XML, an option, a directive, names and values apart.
+
+    Args:
+        name: the expression for the name.
+        closed: looks ahead to the end tag of an XML element.
+    """
+    return (
+        rf"(?:\|[ \t*`]{{0,4}}[\w ]{{0,30}}(?i:{name})[ \t*`:]{{0,40}}\|[ \t*`]{{0,40}}|"
+        rf"<[\w:.-]{{0,40}}(?i:{name})[\w:.-]{{0,10}}>\s{{0,3}}{closed}|"
+        rf"--[\w-]{{0,20}}(?i:{name})\s{{1,3}}{_QUOTE}|"
+        rf"(?:\bENV|\#define)\s{{1,3}}\w{{0,30}}(?i:{name})\s{{1,3}}{_QUOTE}|"
+        rf"(?i:{name}){_QUOTE}[,\s]{{1,24}}[\"']?value[\"']?\s{{0,3}}[:=]\s{{0,3}}[\"']?|"
+        r"(?i:\blogin\s\S{1,64}\spassword\s))"
+    )
+
+
+_CLOSED: Final = r"(?=[^\s<>]{8,1000}+\s{0,3}</)"
+
+_NAMED: Final = rf"(?:{_WORDS}|{_KEYS}|pass|pw)"
+"""Where a secret's name may stand, without look-arounds: for the gates."""
+
 
 _DEFAULT: Final = (
     r"(?:ba[rz]|test|root|toor|admin|guest|redis|mysql|mariadb|mongo|mongodb|rabbitmq|airflow|"
@@ -515,7 +575,8 @@ _PATTERNS: Final = (
     ),
     Pattern(
         "bearer_token",
-        r"(?i:authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:bearer|basic|token)\s{1,3})"
+        r"(?i:authorization[\"'\])]{0,3}\s{0,3}[:=,]\s{0,3}[\"']?"
+        r"(?:bearer|basic|token|apikey|ssws)\s{1,3})"
         r"(?P<secret>[A-Za-z0-9_.~+/-]{16,2000}={0,2})",
         _LIKELY,
         r"(?i:authorization)",
@@ -524,13 +585,50 @@ _PATTERNS: Final = (
         reach=lambda match: _run_on(_BEARER_REST, match),
     ),
     Pattern(
+        "bearer_token",
+        # Without the header's name only what no word may be.
+        rf"(?<!\w)[Bb]earer\s{{1,3}}(?P<secret>{_MIXED}[A-Za-z0-9_.~+/-]{{20,2000}}={{0,2}})",
+        _LIKELY,
+        r"[Bb]earer\s",
+        drawn,
+        "secret",
+        reach=lambda match: _run_on(_BEARER_REST, match),
+    ),
+    Pattern(
+        "session_cookie",
+        r"(?i:cookie:)[^\n]{0,300}?(?i:sess|sid|auth|jwt)[\w.-]{0,24}="
+        r"(?P<secret>[^\s;,\"']{16,1000})",
+        _LIKELY,
+        r"(?i:cookie:)",
+        drawn,
+        "secret",
+    ),
+    Pattern(
+        "assigned_secret",
+        rf"{_dressed(_NAME, _CLOSED)}(?P<secret>{_MIXED}{_BARE}{{8,1000}}+(?![(\[]))",
+        _ASSIGNED,
+        _dressed(_NAMED),
+        drawn,
+        "secret",
+        reach=lambda match: _run_on(_BARE_REST, match),
+    ),
+    Pattern(
+        "assigned_secret",
+        rf"{_argument(_NAME)}(?P<quote>\\{{0,3}}(?P<sign>[\"'`]))(?P<secret>{_QUOTED}{{8,1000}}+)",
+        _ASSIGNED,
+        rf"{_argument(_NAMED)}[\\\"'`]",
+        drawn,
+        "secret",
+        reach=_quoted_end,
+    ),
+    Pattern(
         "assigned_secret",
         # One or two asterisks before a value are emphasis, more are a mask. Possessive, so that
         # a call such as `load_key2(path)` does not match without its end.
-        rf"{_ASSIGNMENT}{_QUOTE}(?<!\*\*\*)(?!\*)"
+        rf"{_assignment(_NAME)}{_QUOTE}(?<!\*\*\*)(?!\*)"
         rf"(?P<secret>{_MIXED}{_BARE}{{8,1000}}+(?![(\[]))",
         _ASSIGNED,
-        rf"(?i:{_NAME})",
+        _assignment(_NAMED),
         joined,
         "secret",
         reach=lambda match: _run_on(_BARE_REST, match),
@@ -539,11 +637,11 @@ _PATTERNS: Final = (
         "assigned_secret",
         # In quotes nothing but the same quote ends a value. Signs on both sides are what stands
         # between two strings (`"token=", f(x1), "&a"`): there the first quote was a closing one.
-        rf"{_ASSIGNMENT}\*{{0,2}}(?P<quote>\\{{0,3}}(?P<sign>[\"'`]))"
+        rf"{_assignment(_NAME)}\*{{0,2}}(?P<quote>\\{{0,3}}(?P<sign>[\"'`]))"
         rf"(?![,;)\]}}+.&|%?:]{_QUOTED}{{7,300}}+(?:(?<=[,;(\[{{+.&|%?:=])|(?!(?P=quote))))"
         rf"(?P<secret>{_QUOTED}{{8,1000}}+)",
         _ASSIGNED,
-        rf"(?i:{_NAME})",
+        _assignment(_NAMED),
         quoted,
         "secret",
         reach=_quoted_end,

@@ -303,6 +303,7 @@ IN_CONTEXT: Final[dict[str, tuple[str, str, str]]] = {
         " now",
     ),
     "jwk_private_key": ('{"kty": "EC", "d": "', make(((B64URL, 43),), "jwk"), '"}'),
+    "session_cookie": ("Set-Cookie: session=", make(((LOWER, 32),), "cookie"), "; HttpOnly"),
     "bearer_token": ("Authorization: Bearer ", make(((ALNUM, 24),), "bearer"), '"'),
     "assigned_secret": ("password = '", PASSWORD, "'"),
 }
@@ -791,6 +792,10 @@ class TestBearer:
             "'Authorization': 'token ",
             '"Authorization": "Bearer ',
             "Authorization = Bearer  ",
+            "Authorization: ApiKey ",
+            'headers["Authorization"] = "Bearer ',
+            "set('Authorization', 'Bearer ",
+            "Bearer ",
         ],
     )
     def test_every_spelling_is_found(self, before: str) -> None:
@@ -808,6 +813,68 @@ class TestBearer:
 
 class TestAssigned:
     """A secret's name and its value."""
+
+    @pytest.mark.parametrize(
+        "dress",
+        [
+            "DB_PASS={}",
+            "user=x&pass={}",
+            "pw: {}",
+            "RAILS_MASTER_KEY={}",
+            'ENCRYPTION_KEY="{}"',
+            "Your API key is: {}",
+            "The password was {} until May.",
+            "Das Passwort lautet {}",
+            "Kennwort: {}",
+            "Mot de passe : {}",
+            "contrase\u00f1a: {}",
+            "\u041f\u0430\u0440\u043e\u043b\u044c: {}",
+            "\u5bc6\u7801\uff1a{}",
+            "<password>{}</password>",
+            "<b>Password:</b> <code>{}</code>",
+            "<tr><td>Password</td><td>{}</td></tr>",
+            "| Password | {} |",
+            "| **DB_PASSWORD** | `{}` |",
+            '<add key="ApiKey" value="{}"/>',
+            "- name: DB_PASSWORD\n  value: {}",
+            'password: str = "{}"',
+            'var apiKey string = "{}"',
+            'const API_KEY: &str = "{}";',
+            "define('DB_PASSWORD', '{}');",
+            'os.getenv("API_KEY", "{}")',
+            'client.setPassword("{}")',
+            'if password == "{}":',
+            "run --password {} --user x",
+            "ENV API_KEY {}",
+            '#define API_KEY "{}"',
+            "machine mill login x password {}",
+        ],
+    )
+    def test_is_found_where_tools_and_people_write_it(self, dress: str) -> None:
+        """In files, commands, code, tables and sentences, of other languages too."""
+        value = password("the password", 20)
+        assert ("assigned_secret", value) in found(dress.format(value))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "| Token | Uint8Array |",
+            "| password | string2 |",
+            "Vec<Token>from_bytes2",
+            '["token", "oauth2_verifier", "x"]',
+            'Password("Must contain 8 characters")',
+            "Encryption key: AES-256-GCM",
+            "The signing key is ECDSA-P256.",
+            "echo $PASSWORD | sha256sum",
+            "passengers: 120of150x",
+            "--token-type oauth2bearer",
+            "Bearer authentication2 of the application",
+            "Set-Cookie: session_id=the_session_identifier1; Path=/",
+        ],
+    )
+    def test_types_parameters_and_ciphers_are_none(self, text: str) -> None:
+        """What stands behind a secret's name is no secret where it is made of words."""
+        assert found(text) == []
 
     @pytest.mark.parametrize(
         "name",
