@@ -85,6 +85,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
     app.get(LIVE, tags=["health"])(live)
     app.get(READY, tags=["health"], response_model=Readiness, responses=schema)(ready)
     app.get(METRICS, tags=["health"], response_class=_Text)(metrics)
+    for path, answer in ((LIVE, live), (READY, ready), (METRICS, metrics)):
+        app.head(path, include_in_schema=False)(answer)
 
 
 class _Text(Response):

@@ -9,6 +9,9 @@ While an alarm asks for a `fallback`, what is guarded goes to the backend that s
 gets anything that could be the other's key: of a client's headers only a few harmless ones go to
 the stand-in, and nothing of the query.
 
+The service's own paths are never sent on, whatever the method: those of probes need no client key
+and have no limits.
+
 A path that servers read in different ways is refused, and headers by which some backends take
 another method or path than those of the request line stay here: what is checked is what is sent.
 
@@ -24,7 +27,9 @@ from urllib.parse import quote
 
 import httpx2
 from fastapi import Request  # noqa: TC002  # FastAPI reads it
+from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from guard.server.edge import route_of
 from guard.server.errors import Refused
@@ -33,7 +38,7 @@ from guard.wire.formats import endpoint_of, format_of, is_open, path_of
 from guard.wire.transport import AsyncGuardTransport, Options, Unguardable, made_here
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from fastapi import FastAPI
     from pydantic import SecretStr
@@ -110,8 +115,17 @@ def add_routes(app: FastAPI, service: Service, backend: httpx2.AsyncBaseTranspor
         service: the settings, the guards, the numbers.
         backend: sends requests on; whoever made it closes it.
     """
-    forward = _Proxy(service, backend).forward
+    forward = _Proxy(service, backend, _own(app)).forward
     app.add_api_route("/{path:path}", forward, methods=_METHODS, include_in_schema=False)
+
+
+def _own(app: FastAPI) -> dict[str, str]:
+    """Return the methods of each path that the service itself answers, as `Allow` writes them."""
+    methods: dict[str, set[str]] = {}
+    for route in app.routes:
+        if isinstance(route, Route):
+            methods.setdefault(route.path, set()).update(route.methods or ())
+    return {path: ", ".join(sorted(there)) for path, there in methods.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +149,12 @@ class _Backend:
 class _Proxy:
     """Sends requests on and their answers back."""
 
-    def __init__(self, service: Service, transport: httpx2.AsyncBaseTransport) -> None:
+    def __init__(
+        self, service: Service, transport: httpx2.AsyncBaseTransport, own: Mapping[str, str]
+    ) -> None:
         self._service = service
         self._inner = transport
+        self._own = own
         settings = service.settings
         base, other = settings.upstream or "", settings.fallback_upstream or ""
         self._primary = _Backend("primary", base.rstrip("/"), settings.upstream_key)
@@ -151,7 +168,10 @@ class _Proxy:
 
         Raises:
             Refused: it cannot be guarded, or the backend does not answer.
+            HTTPException: the path is the service's own, which takes other methods.
         """
+        if allowed := self._own.get(request.scope["path"]):
+            raise HTTPException(405, headers={"allow": allowed})
         method, path = request.method, path_of(_raw(request))
         if path is None:
             raise Refused(400, _NO_PATH, "invalid_path")

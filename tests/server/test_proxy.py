@@ -576,6 +576,35 @@ class TestPaths:
         assert (error["code"], "other_paths: pass" in error["message"]) == ("unguardable", True)
         assert not backend.requests
 
+    @pytest.mark.parametrize("path", ["/metrics", "/health/live", "/health/read%79"])
+    @pytest.mark.parametrize("method", ["DELETE", "PATCH", "POST", "PUT"])
+    def test_nobody_without_a_key(
+        self, start: Callable[..., Proxy], backend: ScriptedApp, path: str, method: str
+    ) -> None:
+        """The paths that need no key lead to no backend, whatever the method."""
+        keys = [{"name": "shop", "hash": hash_of("a-key-that-is-long-enough")}]
+        proxy = start(keys=keys, upstream_key="backend-secret", other_paths="pass")
+        answer = proxy.http.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+        assert answer.headers["allow"] == "GET, HEAD"
+        assert not backend.requests
+
+    def test_own_paths_stay_here(self, start: Callable[..., Proxy], backend: ScriptedApp) -> None:
+        """The service's own paths are its own for every method."""
+        proxy = start(other_paths="pass")
+        for path in ("/v1/guard/check", "/v1/moderations", "/api/v1/text/contents"):
+            assert proxy.http.get(path).headers["allow"] == "POST"
+        assert not backend.requests
+
+    @pytest.mark.parametrize("path", ["/metrics", "/health/live", "/health/ready"])
+    def test_probes_may_ask_for_the_head(
+        self, proxy: Proxy, backend: ScriptedApp, path: str
+    ) -> None:
+        """Load balancers that send `HEAD` hear of this server and not of the backend."""
+        answer = proxy.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert not backend.requests
+
     def test_sdk_error(self, proxy: Proxy) -> None:
         """OpenAI's client raises its own error at once, without trying again."""
         with (
