@@ -1,7 +1,8 @@
 """What one request may cost: its headers, the size, time and depth of its body, its answer's time.
 
 Bodies are read whole before anything is done about them, chunked or not. A client that goes
-away cancels what is being done for it, so that its place is free at once.
+away, or that reads nothing of its answer, cancels what is being done for it, so that its place is
+free.
 
 This module does not know what a body means, and nothing about backends.
 """
@@ -31,6 +32,8 @@ _STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BRACKETS: Final = b"[{]}"
 _STEPS: Final = bytes.maketrans(_BRACKETS, np.array([1, 1, -1, -1], np.int8).tobytes())
 _OTHERS: Final = bytes(set(range(256)) - set(_BRACKETS))
+
+_LENGTHS: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 _DIGITS: Final = 20
 """Of a declared length; more do not make it any less too long."""
@@ -111,7 +114,8 @@ class Limits:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         seconds = self._settings.answer_seconds if scope["path"] in self._timed else None
-        visit, time = _Visit(receive, send, body), asyncio.timeout(seconds)
+        visit = _Visit(receive, send, body, self._settings.send_seconds)
+        time = asyncio.timeout(seconds)
         try:
             async with time:
                 await visit.run(self._turn(scope, visit))
@@ -128,7 +132,11 @@ class Limits:
 
 
 class Headers:
-    """An ASGI app in front of `app` that refuses requests with too many or too long headers."""
+    """An ASGI app in front of `app` that refuses requests with too many or too long headers.
+
+    A request that tells the length of its body in two ways is refused, too: what stands in front
+    of the server may read another end of it, and then another request behind it.
+    """
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         """Take the bounds from `settings`."""
@@ -139,7 +147,7 @@ class Headers:
         """Serve a request.
 
         Raises:
-            Refused: its headers are too many or too long.
+            Refused: its headers are too many or too long, or tell two lengths of its body.
         """
         headers = scope.get("headers", ())
         size = sum(len(name) + len(value) for name, value in headers)
@@ -147,6 +155,9 @@ class Headers:
         if len(headers) > most or size > largest:
             message = f"more than {most} headers or {largest:,} bytes of them: send fewer"
             raise Refused(431, message, "headers_too_large", CLOSE)
+        if {name for name, _ in headers} >= _LENGTHS:
+            message = "send either `content-length` or `transfer-encoding`, not both"
+            raise Refused(400, message, "invalid_request", CLOSE)
         await self._app(scope, receive, send)
 
 
@@ -157,11 +168,13 @@ class _Visit:
         receive: the server's.
         send: the server's.
         body: the request's, read whole.
+        seconds: how long the client may read nothing of its answer before it counts as gone.
     """
 
-    def __init__(self, receive: Receive, send: Send, body: bytes) -> None:
+    def __init__(self, receive: Receive, send: Send, body: bytes, seconds: float) -> None:
         self._receive = receive
         self._send = send
+        self._seconds = seconds
         self._body: bytes | None = body
         self._gone = asyncio.Event()
         self._answered = False
@@ -170,15 +183,17 @@ class _Visit:
         """Do `work`; cancel it if the client goes before it is answered."""
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
         watch = asyncio.ensure_future(self._watch())
+        gone = asyncio.ensure_future(self._gone.wait())
         try:
-            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, watch, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not self._answered:
                 task.cancel()
             await asyncio.wait({task})
         finally:
             task.cancel()
             watch.cancel()
-            await asyncio.gather(task, watch, return_exceptions=True)
+            gone.cancel()
+            await asyncio.gather(task, watch, gone, return_exceptions=True)
         if not task.cancelled():
             task.result()
 
@@ -194,7 +209,14 @@ class _Visit:
         """Pass a message on."""
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self._answered = True
-        await self._send(message)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._send(message)
+        except TimeoutError:
+            self._answered = False
+            self._gone.set()
+            # Until `run` cancels what is done for the client.
+            await asyncio.Event().wait()
 
     async def _watch(self) -> None:
         """Wait until the client is gone, or the answer is sent, which servers tell alike."""

@@ -38,10 +38,11 @@ from guard.wire.formats import endpoint_of, format_of, is_open, path_of
 from guard.wire.transport import AsyncGuardTransport, Options, Unguardable, made_here
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from fastapi import FastAPI
     from pydantic import SecretStr
+    from starlette.types import Receive, Scope, Send
 
     from guard.engine import Guard
     from guard.server.metrics import BackendName
@@ -285,7 +286,7 @@ def _response(answer: httpx2.Response) -> Response:
         # It was made here, whole.
         response = Response(answer.content, answer.status_code)
     else:
-        response = StreamingResponse(_pieces(answer), answer.status_code)
+        response = _Relayed(answer)
     response.raw_headers = [
         (name.lower(), value)
         for name, value in answer.headers.raw
@@ -295,13 +296,21 @@ def _response(answer: httpx2.Response) -> Response:
     return response
 
 
-async def _pieces(answer: httpx2.Response) -> AsyncIterator[bytes]:
-    """Yield the answer's bytes as they come; whatever ends this ends the backend's, too."""
-    try:
-        async for piece in answer.aiter_raw():
-            yield piece
-    finally:
-        await answer.aclose()
+class _Relayed(StreamingResponse):
+    """A backend's answer as it comes; whatever ends this ends the backend's, too."""
+
+    def __init__(self, answer: httpx2.Response) -> None:
+        self._answer = answer
+        self._pieces = answer.aiter_raw()
+        super().__init__(self._pieces, answer.status_code)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # Where sending was cut off they wait at a piece, and nobody else would end them soon.
+            await self._pieces.aclose()
+            await self._answer.aclose()
 
 
 def _named(connection: str) -> set[str]:

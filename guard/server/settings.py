@@ -164,6 +164,7 @@ class ServerSettings(BaseSettings):
         queue_seconds: how long a request waits for its turn.
         body_seconds: how long a request's body may take to arrive.
         answer_seconds: how long an answer of the service's own may take.
+        send_seconds: how long a client may read nothing of its answer.
         upstream_seconds: how long the backend may be silent.
         grace_seconds: how long running requests may go on after SIGTERM.
         reload_seconds: how often policy files are looked at for changes; 0 for on SIGHUP alone.
@@ -214,6 +215,7 @@ class ServerSettings(BaseSettings):
     queue_seconds: Seconds = 10.0
     body_seconds: Seconds = 30.0
     answer_seconds: Seconds = 60.0
+    send_seconds: Seconds = 60.0
     upstream_seconds: Seconds = 120.0
     grace_seconds: Seconds = 30.0
     reload_seconds: float = Field(default=2.0, ge=0, le=86_400, allow_inf_nan=False)

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from guard.server.errors import Refused
 from guard.server.limits import check_depth
+from guard.server.scripted import serve_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import httpx2
+    from starlette.types import Receive, Scope, Send
 
     from guard.detectors.base import Finding, Passage
     from guard.server.guards import Judges
@@ -69,6 +71,14 @@ def head(*lines: str) -> bytes:
     """Return a request's head."""
     first = (f"POST {PATH} HTTP/1.1", "host: x", "content-type: application/json")
     return "\r\n".join([*first, *lines, "", ""]).encode()
+
+
+async def _large(_: Scope, __: Receive, send: Send) -> None:
+    """Answer whatever is asked with more than all buffers on the way hold."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(512):
+        await send({"type": "http.response.body", "body": b" " * 65_536, "more_body": True})
+    await send({"type": "http.response.body"})
 
 
 class TestBodies:
@@ -143,6 +153,15 @@ class TestHeaders:
         """So are longer ones, on probes as well."""
         client = serve(max_header_bytes=2000)
         assert client.get("/health/live", headers={"x": "y" * 2000}).status_code == 431
+
+    def test_two_lengths(self, serve: Callable[..., httpx2.Client]) -> None:
+        """A body with two ways to find its end is a 400, and nothing behind it is served."""
+        body = b'{"response": "Hi."}'
+        chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        behind = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+        lengths = head("content-length: 4", "transfer-encoding: chunked")
+        status, answer = raw(serve(), lengths + chunked + behind)
+        assert (status, answer["error"]["code"]) == (400, "invalid_request")
 
 
 class TestDepth:
@@ -322,6 +341,21 @@ class TestClientsThatGo:
                 self.until(client, waiting=1, in_flight=0)
             self.until(client, waiting=0, in_flight=0)
         assert client.post(PATH, json={"response": "Last."}).status_code == 200
+
+    def test_one_that_does_not_read(self, serve: Callable[..., httpx2.Client]) -> None:
+        """A client that reads nothing of its answer has its place for a time and no longer."""
+        ask = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+        with serve_in_thread(_large) as backend:
+            client = serve(upstream=backend.url, send_seconds=0.2, max_in_flight=1, max_queue=0)
+            with socket.create_connection((client.base_url.host, client.base_url.port), 10) as line:
+                line.sendall(ask)
+                assert line.recv(12) == b"HTTP/1.1 200"
+                self.until(client, waiting=0, in_flight=0)
+                assert client.post(PATH, json={"response": "Last."}).status_code == 200
+                until = time.monotonic() + 10
+                while backend.connections:
+                    assert time.monotonic() < until, "the backend still answers nobody"
+                    time.sleep(0.01)
 
     @staticmethod
     def until(client: httpx2.Client, *, waiting: int, in_flight: int) -> None:
