@@ -38,7 +38,7 @@ from guard.security_class import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from guard.categories import Side
 
@@ -140,6 +140,19 @@ def load_policy(path: str | Path, *, extra_categories: Collection[str] = ()) -> 
         ordered = sorted(problems, key=lambda problem: problem[0])
         raise PolicyError([_located(path, *problem) for problem in ordered])
     return _placed(policy, path.parent)
+
+
+def head_places(source: str | Path) -> tuple[str, ...]:
+    """Return where the heads lie that a policy file names, in order of its classes.
+
+    The file may be wrong, and the heads need not be there; a built-in class has none.
+    """
+    text, _ = _split(source)
+    if isinstance(source, str) and text in _builtin_names():
+        return ()
+    path = Path(text)
+    named = _named_heads(yaml_lines.read(path))
+    return tuple(str((path.parent / name).absolute()) for _, name in named)
 
 
 def builtin_classes() -> tuple[SecurityClass, ...]:
@@ -328,21 +341,26 @@ def _own_categories(
     A head that cannot be read stands for the category that its file is called after, so that
     one mistake is named once.
     """
-    classes = document.value.get("classes") if isinstance(document.value, dict) else None
     own: dict[int, list[str]] = {}
     problems: list[yaml_lines.Problem] = []
+    for location, name in _named_heads(document):
+        category, wrong = _category_of(folder / name)
+        found = own.setdefault(int(location[1]), [])
+        if category in found:
+            wrong.append(f"a head above is for `{category}`, too: remove one")
+        found.append(category)
+        problems += [(document.line(location), location, text) for text in wrong]
+    return own, problems
+
+
+def _named_heads(document: yaml_lines.Document) -> Iterator[tuple[yaml_lines.Location, str]]:
+    """Yield the files of heads that are named, each with its place in the document."""
+    classes = document.value.get("classes") if isinstance(document.value, dict) else None
     for index, item in enumerate(classes if isinstance(classes, list) else []):
         listed = item.get("heads") if isinstance(item, dict) else None
         for number, name in enumerate(listed if isinstance(listed, list) else []):
-            if not isinstance(name, str) or not name:
-                continue
-            location = ("classes", index, "heads", number)
-            category, wrong = _category_of(folder / name)
-            if category in own.setdefault(index, []):
-                wrong.append(f"a head above is for `{category}`, too: remove one")
-            own[index].append(category)
-            problems += [(document.line(location), location, text) for text in wrong]
-    return own, problems
+            if isinstance(name, str) and name:
+                yield ("classes", index, "heads", number), name
 
 
 def _category_of(path: Path) -> tuple[str, list[str]]:

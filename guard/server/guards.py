@@ -28,7 +28,7 @@ from guard.live.deployed import profile_of
 from guard.live.stand_in import StandIn
 from guard.live.succession import Succession
 from guard.loading import admitted, head_files, load_parts, stricter
-from guard.policy import load_class
+from guard.policy import head_places, load_class
 from guard.security_class import JournalSettings
 from guard.server.deployed import fingerprint_of
 
@@ -262,9 +262,10 @@ class Guards:
         self._metrics = metrics
         self._busy = asyncio.Lock()
         self._wanted = asyncio.Event()
+        # Before they are loaded: what changes meanwhile is seen as a change.
+        self._seen = self._look()
         self._judges = load()
         self._warn()
-        self._seen = self._fingerprint()
         self.loaded = datetime.now(UTC)
         self.stale = False
 
@@ -352,18 +353,26 @@ class Guards:
                 async with asyncio.timeout(every):
                     await self._wanted.wait()
             except TimeoutError:
-                if (await asyncio.to_thread(self._fingerprint)) == self._seen:
+                if await asyncio.to_thread(self._unchanged):
                     continue
             self._wanted.clear()
-            self._seen = await asyncio.to_thread(self._fingerprint)
+            self._seen = await asyncio.to_thread(self._look)
             await self.reload()
 
-    def _fingerprint(self) -> tuple[str, ...]:
-        """Return what the policy files, the heads that they name and the tag hold now."""
-        policies = [source.partition("#")[0] for source in self._settings.sources]
-        heads = [head for j in self._judges.values() for head in head_files(j.security_class)]
+    def _look(self) -> dict[str, str]:
+        """Return what the policy files, the heads that they name and the tags hold now."""
+        sources = self._settings.sources
         tags = [str(tag) for tag in (self._settings.tag, self._settings.fallback_tag) if tag]
-        return tuple(_digest(Path(name)) for name in dict.fromkeys([*policies, *heads, *tags]))
+        files = [*(source.partition("#")[0] for source in sources), *tags]
+        seen = {name: _digest(Path(name)) for name in files}
+        # Behind the policies: one that changes meanwhile is seen as a change. Those of a policy
+        # that is refused count as well, since it may be they that are mended.
+        heads = [head for source in sources for head in head_places(source)]
+        return seen | {name: _digest(Path(name)) for name in heads}
+
+    def _unchanged(self) -> bool:
+        """Return whether all of these hold what they held."""
+        return all(_digest(Path(name)) == digest for name, digest in self._seen.items())
 
 
 def _each(sources: Iterable[str], make: Callable[[str], _T]) -> dict[str, _T]:

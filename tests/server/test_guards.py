@@ -12,9 +12,11 @@ import yaml
 from structlog.testing import capture_logs
 
 from guard.detectors.base import Finding
+from guard.detectors.secrets import secret_detector
 from guard.errors import ConfigurationError
+from guard.heads import BelongsTo, HeadCalibration, OwnHead
 from guard.journal.store import Journal
-from guard.policy import BUILTIN
+from guard.policy import BUILTIN, load_class
 from guard.server.guards import NOTHING, Guards, Judges, Loader, open_journal
 from guard.server.load import Load
 from guard.server.metrics import Metrics
@@ -28,6 +30,18 @@ if TYPE_CHECKING:
 
     from guard.detectors.base import Passage
     from guard.security_class import SecurityClass
+
+
+KEYS_ONLY = """\
+version: 1
+classes:
+  - name: own
+    rank: 2
+    limits:
+      secret_leak: {act: 0.5}
+    messages:
+      en: {blocked: "[blocked]", replaced: "[replaced]"}
+"""
 
 
 class Policies:
@@ -99,6 +113,19 @@ def guards(policies: Policies) -> Guards:
 def message(guards: Guards) -> str:
     """Return what a blocked user reads now."""
     return guards.default.guard.check("zblock").message
+
+
+def head(path: Path) -> Path:
+    """Write a head of an own category there."""
+    made = OwnHead(
+        category="brand_voice",
+        model=BelongsTo(name="clearance", version="1", digest="0" * 64),
+        weights=(0.0,) * 4,
+        intercept=-1.0,
+        calibration=HeadCalibration(slope=1.0, intercept=0.0, minimum=-3.0, maximum=3.0),
+    )
+    made.write(path)
+    return path
 
 
 class TestReload:
@@ -192,6 +219,22 @@ class TestServed:
         policies.path.unlink()
         self.until(lambda: client.get("/health/ready").json()["policies"] == "stale")
         assert self.message(client) == "[first]"
+
+    def test_a_head_that_is_mended(
+        self, serve: Callable[..., httpx2.Client], tmp_path: Path
+    ) -> None:
+        """A policy that was refused for the sake of its head is used once the head is there."""
+        path = tmp_path / "own.yaml"
+        path.write_text(KEYS_ONLY, encoding="utf-8")
+
+        def load() -> dict[str, Judges]:
+            return {str(path): Judges.of(load_class(path), (secret_detector(),))}
+
+        client = serve(load=load, security_class=str(path), reload_seconds=0.02)
+        path.write_text(KEYS_ONLY.replace("rank: 2", "rank: 2\n    heads: [voice.json]"), "utf-8")
+        self.until(lambda: client.get("/health/ready").json()["policies"] == "stale")
+        head(tmp_path / "new.json").replace(tmp_path / "voice.json")
+        self.until(lambda: client.get("/health/ready").json()["policies"] == "current")
 
     def test_exchanges_under_way(self, client: httpx2.Client, policies: Policies) -> None:
         """An exchange that began under the old policy ends under it."""
