@@ -13,13 +13,13 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from guard import heads, yaml_lines
-from guard.categories import CATEGORIES
+from guard.categories import CATEGORIES, Mechanism
 from guard.errors import ModelError, PolicyError, did_you_mean
 from guard.policy_problems import given, sentence
 from guard.security_class import (
@@ -387,6 +387,11 @@ def _unknown_categories(
     """Return a problem for each category that is unknown, or that is never looked for there."""
     problems: list[yaml_lines.Problem] = []
     for location, line in document.lines.items():
+        if _names_rate(location):
+            known = [*CATEGORIES, *_MECHANISMS, *extra, *own.get(int(location[1]), ())]
+            if (name := str(location[-1])) not in known:
+                text = f"no category or mechanism: remove it{did_you_mean(name, known)}"
+                problems.append((line, location, text))
         if not _names_category(location):
             continue
         known = [*_limitable(), *extra, *own.get(int(location[1]), ())]
@@ -417,6 +422,13 @@ def _names_category(location: yaml_lines.Location) -> bool:
         len(inside) == 3 and inside[:2] in _BY_CATEGORY
     )
 
+
+def _names_rate(location: yaml_lines.Location) -> bool:
+    """Return whether `location` is a key of a class's `deploy.rates`."""
+    return location[:1] == ("classes",) and location[2:-1] == ("deploy", "rates")
+
+
+_MECHANISMS: Final = tuple(name for name in get_args(Mechanism) if name != "none")
 
 _BY_CATEGORY: Final = (
     ("prior", "categories"),

@@ -160,6 +160,10 @@ ADDITIONS = [
         "unknown category: remove it (did you mean `violence`?)",
     ),
     (
+        *("deploy: {rates: {viollence: 0.1}}", ".deploy.rates.viollence"),
+        "no category or mechanism: remove it (did you mean `violence`?)",
+    ),
+    (
         *("input: {limits: {violence: {act: 0.5}}}", ".input.limits.violence"),
         "in what the model is given no detector looks for it: move it to `limits`",
     ),

@@ -73,7 +73,7 @@ def head(*lines: str) -> bytes:
     return "\r\n".join([*first, *lines, "", ""]).encode()
 
 
-async def _large(_: Scope, __: Receive, send: Send) -> None:
+async def _large(_scope: Scope, _receive: Receive, send: Send) -> None:
     """Answer whatever is asked with more than all buffers on the way hold."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(512):
