@@ -1,4 +1,4 @@
-"""`guard flagged`: read the journal of flagged, rewritten and blocked responses.
+"""`guard flagged`: read the journal of flagged, rewritten and blocked responses; delete rows.
 
 Reading makes nothing: where there is no journal, these commands say so and leave it so.
 Everything in a row may come from a model or its user, so nothing is printed that has not
@@ -38,7 +38,7 @@ _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 app = typer.Typer(
     name="flagged",
-    help="Read the journal: responses that were flagged, rewritten or blocked.",
+    help="Read the journal: responses that were flagged, rewritten or blocked; delete old ones.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -268,18 +268,85 @@ def export(  # each is one option
     errors.print(plain_text(f"{count:,} rows written to {file}"), soft_wrap=True)
 
 
+@app.command()
+def purge(  # each is one option
+    *,
+    action: ActionOption = None,
+    security_class: ClassOption = None,
+    category: CategoryOption = None,
+    minimum: MinimumOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Every row, where no filter is given.")] = (
+        False
+    ),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    journal: JournalOption = None,
+) -> None:
+    """Delete rows for good, to keep texts no longer than you may or want to.
+
+    For example, everything older than 90 days, once a day by a timer:
+
+        guard flagged purge --until 90d --yes
+    """
+    filters = _filters(
+        action=action,
+        security_class=security_class,
+        category=category,
+        minimum=minimum,
+        since=since,
+        until=until,
+    )
+    narrowed = any((action, security_class, category, since, until))
+    if every == narrowed:
+        raise typer.BadParameter("say which rows, as with `--until 90d`, or `--all`: one of both")
+    with reported_errors(), _opened(journal, reading=False) as rows:
+        if rows is None:
+            _say(_no_journal(journal), as_json=False)
+            return
+        total = rows.count(**filters)
+        if not total:
+            _say(_nothing_found(rows, filters), as_json=False)
+            return
+        if not yes:
+            _confirm(total, rows)
+        count = sum(_with_bar(rows.purge(**filters), total))
+        _say(f"{count:,} {_noun(count)} deleted from {rows.location}", as_json=False)
+
+
+def _confirm(total: int, journal: Journal) -> None:
+    """Ask whether so many rows may go; end the command where they may not."""
+    question = f"Delete {total:,} {_noun(total)} from {plain(journal.location)} for good?"
+    if not sys.stdin.isatty():
+        fail(f"{question} Nobody is there to be asked: give `--yes`")
+    if not typer.confirm(question, err=True):
+        fail("Nothing was deleted")
+
+
+def _with_bar(counts: Iterable[int], total: int) -> Iterator[int]:
+    with _progress() as progress:
+        task = progress.add_task("", total=total)
+        for count in counts:
+            progress.advance(task, count)
+            yield count
+
+
+def _noun(count: int) -> str:
+    return "row" if count == 1 else "rows"
+
+
 # The journal. The store loads on first use: it brings SQLAlchemy.
 
 
 @contextmanager
-def _opened(url: str | None) -> Iterator[Journal | None]:
+def _opened(url: str | None, *, reading: bool = True) -> Iterator[Journal | None]:
     """Open the journal for the time of a command; `None` where there is none."""
     from guard.journal.store import Journal, exists  # noqa: PLC0415
 
     if not exists(url):
         yield None
         return
-    journal = Journal(url, reading=True)
+    journal = Journal(url, reading=reading)
     try:
         yield journal
     finally:
@@ -321,8 +388,9 @@ def _say(message: str, *, as_json: bool) -> None:
 def _print_table(rows: list[Record], total: int) -> None:
     console.print(table(rows, console.width))
     count = f"{len(rows):,} of {total:,}" if len(rows) < total else f"{total:,}"
-    noun = "row" if total == 1 else "rows"
-    console.print(f"\n{count} {noun}. One of them whole: guard flagged show ID", style="dim")
+    console.print(
+        f"\n{count} {_noun(total)}. One of them whole: guard flagged show ID", style="dim"
+    )
 
 
 # Files.
@@ -391,6 +459,10 @@ def _refuse_to_overwrite(path: Path, *, force: bool) -> None:
 
 
 def _with_progress(rows: Iterable[Record], total: int) -> Iterator[Record]:
-    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+    with _progress() as progress:
         yield from progress.track(rows, total=total)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=errors, disable=not errors.is_terminal)

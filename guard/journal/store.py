@@ -65,6 +65,10 @@ CONNECT_SECONDS: Final = 10
 """How long opening a connection to a PostgreSQL server may take."""
 
 _PAGE: Final = 200
+
+PURGED_AT_ONCE: Final = 500
+"""Rows deleted in one transaction: whoever writes waits for no more than that."""
+
 _SCHEMA_LOCK: Final = 0x636C6561  # "clea": an advisory lock's number is any, but the same
 _SECRET_OPTIONS: Final = ("pass", "secret", "token", "key")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -271,6 +275,55 @@ class Journal:
         with self._reading() as connection:
             return int(connection.execute(_risky(query, category, minimum)).scalar_one())
 
+    def purge(  # noqa: PLR0913  # as in `list`
+        self,
+        *,
+        action: str | None = None,
+        security_class: str | None = None,
+        category: str | None = None,
+        minimum: float = 0.5,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[int]:
+        """Delete the rows that `list` would yield for the same filters, for good.
+
+        Nothing is deleted until the result is iterated over; where that stops early, what was
+        deleted stays so. A response that is still being delivered while its row goes is
+        withheld from there on, as where it cannot be journalled.
+
+        In a SQLite file what was deleted is overwritten, and its room is used again; the file
+        gets no smaller. PostgreSQL overwrites it when it next vacuums.
+
+        Yields:
+            How many rows were deleted, after each `PURGED_AT_ONCE` of them.
+
+        Raises:
+            JournalError: they could not be deleted.
+        """
+        # Without an end it might go on for as long as rows are written.
+        until = datetime.now(UTC) if until is None else until
+        query = _filtered(select(_rows.c.id), action, security_class, since, until)
+        query = _risky(query, category, minimum).limit(PURGED_AT_ONCE)
+        try:
+            while count := self._purged(query):
+                yield count
+        finally:
+            self._empty_log()
+
+    def _purged(self, query: Select[Any]) -> int:
+        with self._writing() as connection:
+            found = connection.execute(query).scalars().all()
+            connection.execute(delete(_risks).where(_risks.c.record.in_(found)))
+            connection.execute(delete(_rows).where(_rows.c.id.in_(found)))
+        return len(found)
+
+    def _empty_log(self) -> None:
+        """Have SQLite take old pages out of its log, where deleted texts would stay a while."""
+        if _file(self._url) is None:
+            return
+        with self._errors("written"), self._engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close the connections; the journal can be used again and then reopens them.
 
@@ -468,6 +521,8 @@ def _sqlite_engine(url: URL) -> Engine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
+        # What is deleted is overwritten: it may be what somebody must not keep.
+        cursor.execute("PRAGMA secure_delete=ON")
         cursor.close()
 
     return engine

@@ -311,6 +311,23 @@ class TestProcess:
         assert "Error" not in done.stderr
 
 
+class TestModule:
+    """`python -m guard`."""
+
+    def test_it_is_the_command(self) -> None:
+        """The package runs as its script does."""
+        done = subprocess.run(
+            [sys.executable, "-m", "guard", "check"],
+            input=FINE,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "allow" in done.stdout
+
+
 class TestSetUp:
     """Class, model and journal."""
 

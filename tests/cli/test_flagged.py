@@ -471,6 +471,41 @@ class TestHostileText:
         assert "\x1b" not in result.output
 
 
+@pytest.mark.usefixtures("four")
+class TestPurge:
+    """Deleting rows."""
+
+    def test_what_matches_goes(self) -> None:
+        """With `--yes` nobody is asked, and all else stays."""
+        before, listed = found(), found("--action", "block")
+        result = run("purge", "--action", "block", "--yes")
+        assert result.exit_code == 0, result.output
+        rows = "row" if len(listed) == 1 else "rows"
+        assert f"{len(listed)} {rows} deleted from" in flat(result.stdout)
+        assert set(found()) == set(before) - set(listed)
+
+    @pytest.mark.parametrize("options", [[], ["--all", "--action", "block"]])
+    def test_which_rows_must_be_said(self, options: list[str]) -> None:
+        """Neither no filter nor both ways of saying it deletes anything."""
+        before = found()
+        assert run("purge", "--yes", *options).exit_code == 2
+        assert found() == before
+
+    def test_nobody_to_ask(self) -> None:
+        """Without a terminal and `--yes` nothing is deleted."""
+        before = found()
+        result = run("purge", "--all")
+        assert result.exit_code == 2
+        assert "give `--yes`" in flat(result.output)
+        assert found() == before
+
+    def test_everything(self) -> None:
+        """`--all` deletes every row, and doing it again is no error."""
+        assert run("purge", "--all", "--yes").exit_code == 0
+        assert not found()
+        assert run("purge", "--all", "--yes").exit_code == 0
+
+
 class TestExport:
     """Rows in files for other tools."""
 

@@ -325,6 +325,52 @@ class TestList:
         assert journal.count() == 6
 
 
+class TestPurge:
+    """Rows that are deleted."""
+
+    @pytest.mark.parametrize(
+        "filters",
+        [
+            {},
+            {"until": NOON},
+            {"action": "block"},
+            {"category": "secret_leak", "minimum": 0.6},
+            {"security_class": "nobody"},
+        ],
+    )
+    def test_what_is_listed_goes(
+        self, journal: Journal, row: Maker, filters: dict[str, Any]
+    ) -> None:
+        """Whatever `list` yields for the same filters is gone, and all else stays."""
+        for hours in range(-3, 3):
+            action = "block" if hours % 2 else "flag"
+            risks = {"secret_leak": 0.5 + hours / 10}
+            moment = NOON + timedelta(hours=hours)
+            journal.write(row(action=action, created=moment, risks=risks))
+        before, listed = set(ids(journal)), set(ids(journal, **filters))
+        assert sum(journal.purge(**filters)) == len(listed)
+        assert set(ids(journal)) == before - listed
+        assert not ids(journal, **filters)
+
+    def test_many(self, journal: Journal, row: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They go a few at a time; what was deleted before it stops early stays so."""
+        monkeypatch.setattr(store, "PURGED_AT_ONCE", 2)
+        for _ in range(7):
+            journal.write(row(created=NOON))
+        assert list(islice(journal.purge(), 2)) == [2, 2]
+        assert journal.count() == 3
+        assert list(journal.purge()) == [2, 1]
+
+    def test_no_text_stays_in_the_file(self, tmp_path: Path, row: Maker) -> None:
+        """Neither the file nor its log holds what was deleted."""
+        with closing(Journal(tmp_path / "journal.sqlite3")) as journal:
+            for number in range(40):
+                journal.write(row(created=NOON, response=f"amber lantern {number} " * 300))
+            assert sum(journal.purge()) == 40
+        left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        assert b"amber lantern" not in left
+
+
 class TestDurability:
     """A row is there once `write` has returned."""
 
