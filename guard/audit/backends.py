@@ -134,12 +134,20 @@ class TransformersBackend:
             from transformers import pipeline  # noqa: PLC0415  # heavy, an optional extra
         except ImportError as error:
             raise MissingExtraError("transformers", "train") from error
+        if _is_path(name) and not Path(name).is_dir():
+            raise BackendError(
+                f"`transformers:{name}`: there is no such folder: name one that holds a model "
+                "with its tokenizer, as `save_pretrained` writes them"
+            )
         try:
             self._pipeline: Any = pipeline("text-generation", model=name)
             if adapter is not None:
                 self._pipeline.model.load_adapter(str(adapter))
         except Exception as error:  # whatever the libraries raise on what they cannot load
-            raise BackendError(f"`{name}` cannot be loaded: {error}") from error
+            raise BackendError(
+                f"`{name}` cannot be loaded: name a folder that holds a model with its tokenizer, "
+                f"as `save_pretrained` writes them, or a model's name at a hub: {error}"
+            ) from error
         self._settings: dict[str, Any] = {
             "max_new_tokens": max_tokens,
             "do_sample": temperature > 0,
@@ -219,11 +227,21 @@ def load_callable(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module)
     except ImportError as error:
         raise BackendError(f"module `{module}` cannot be imported: {error}") from error
+    except Exception as error:  # whatever its code raises
+        raise BackendError(
+            f"module `{module}` cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     for part in path.split("."):
         found = getattr(found, part, None)
     if not callable(found):
         raise BackendError(f"`{module}` has no callable `{path}`")
     return found  # type: ignore[no-any-return]
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a name can only be that of a folder: a hub's are `name` or `owner/name`."""
+    path = Path(name)
+    return path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2
 
 
 def _has_parameter(function: Callable[..., Any], name: str) -> bool:

@@ -154,7 +154,7 @@ class OpenAIBackend:
     async def _try(self, body: Mapping[str, Any]) -> Said:
         name, most = self._limit
         try:
-            # The client counts each read's time anew, and a gateway may keep it alive by drips.
+            # The client counts each read anew, and a gateway may keep it waiting by drips.
             async with asyncio.timeout(self._patience.timeout):
                 response = await self._client.post(self._url, json={**body, name: most})
         except self._broken as error:

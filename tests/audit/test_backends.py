@@ -141,6 +141,18 @@ class TestCallable:
         with pytest.raises(BackendError, match=said):
             load_callable(name)
 
+    @pytest.mark.parametrize("code", ["1 / 0", "def answer(:", "raise SystemError('no')"])
+    def test_a_module_that_fails_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+    ) -> None:
+        """Whatever its code raises is an error of the audit's, and no crash."""
+        name = f"own_broken_{len(code)}"
+        (tmp_path / f"{name}.py").write_text(code, "utf-8")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(BackendError, match=rf"`{name}` cannot be imported: \w+Error: "):
+            load_callable(f"{name}:answer")
+
 
 class TestOpenAI:
     """A server that speaks OpenAI's format."""
@@ -486,8 +498,15 @@ class TestTransformers:
     def test_what_cannot_be_loaded_is_named(self, tmp_path: Path) -> None:
         """An empty folder is no model."""
         pytest.importorskip("transformers")
-        with pytest.raises(BackendError, match="cannot be loaded"):
+        with pytest.raises(BackendError, match=r"cannot be loaded: name a folder that holds"):
             TransformersBackend(str(tmp_path), adapter=None, max_tokens=5, temperature=0.0)
+
+    @pytest.mark.parametrize("name", ["/no/such/model", "./model", "models/own/tuned"])
+    def test_a_missing_folder_is_named(self, name: str) -> None:
+        """It is not looked for at a hub, whose error would speak of repositories."""
+        pytest.importorskip("transformers")
+        with pytest.raises(BackendError, match=rf"`transformers:{name}`: there is no such folder"):
+            TransformersBackend(name, adapter=None, max_tokens=5, temperature=0.0)
 
 
 class TestScripted:
