@@ -13,7 +13,7 @@ This module does not know a terminal, and not what the labels do to a rate.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from guard.audit.lines import LineFile
 
@@ -52,11 +52,10 @@ class LabelFile:
         self._labels: dict[Item, bool] = {}
         for number, row in enumerate(self._file.rows, start=2):
             try:
-                item, risky = Item(row["probe"], row["category"]), row["risky"]
-            except KeyError as error:
+                self._take(*_label(row))
+            except TypeError as error:
                 self._file.__exit__()
-                raise self._file.damaged(number, f"no {error}") from error
-            self._take(item, risky=risky)
+                raise self._file.damaged(number, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -72,13 +71,23 @@ class LabelFile:
     def add(self, item: Item, *, risky: bool | None) -> None:
         """Keep a label, `None` to take it back; it is on the disk when this returns."""
         self._file.add({"probe": item.probe, "category": item.category, "risky": risky})
-        self._take(item, risky=risky)
+        self._take(item, risky)
 
-    def _take(self, item: Item, *, risky: bool | None) -> None:
+    def _take(self, item: Item, risky: bool | None) -> None:  # noqa: FBT001  # as it is kept
         if risky is None:
             self._labels.pop(item, None)
         else:
-            self._labels[item] = bool(risky)
+            self._labels[item] = risky
+
+
+def _label(row: Mapping[str, Any]) -> tuple[Item, bool | None]:
+    """Return a line's label; raises `TypeError` where it is none."""
+    probe, category, risky = (row.get(key, ...) for key in ("probe", "category", "risky"))
+    if not (isinstance(probe, str) and isinstance(category, str)):
+        raise TypeError("`probe` and `category` must be text")
+    if not (risky is None or isinstance(risky, bool)):
+        raise TypeError("`risky` must be true, false or null")
+    return Item(probe, category), risky
 
 
 def read(path: Path, plan: str) -> Mapping[Item, bool]:

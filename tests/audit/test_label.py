@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -78,6 +79,23 @@ class TestFile:
             assert file.labels == {other: False}
         assert read(tmp_path / "labels", "1") == {other: False}
         assert read(tmp_path / "none", "1") == {}
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"probe": "p0", "category": "bad_advice", "risky": "no"},
+            {"probe": "p0", "category": "bad_advice", "risky": 0},
+            {"probe": "p0", "category": "bad_advice"},
+            {"probe": ["p0"], "category": "bad_advice", "risky": True},
+        ],
+    )
+    def test_a_line_that_is_no_label_is_named(self, tmp_path: Path, row: dict[str, Any]) -> None:
+        """`no` is a text, and a text does not count as a risk."""
+        LabelFile(tmp_path / "labels", "1").__exit__()
+        with (tmp_path / "labels").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        with pytest.raises(AuditError, match="labels:2: cannot be read"):
+            read(tmp_path / "labels", "1")
 
     def test_labels_of_another_audit_are_refused(self, tmp_path: Path) -> None:
         """They are about other answers."""
