@@ -52,6 +52,11 @@ class Said:
     finish: str = ""
 
     @property
+    def silent(self) -> bool:
+        """Whether it gives nothing to whoever asked; what a model only thinks stays inside."""
+        return not (self.content.strip() or self.refusal.strip() or self.tool_calls)
+
+    @property
     def message(self) -> Message:
         """What later answers have before them."""
         return Message(self.role, self.content or self.refusal, self.name)
@@ -96,6 +101,11 @@ class Answer:
         """What the model said, in order."""
         return tuple(said for said in self.said if said.role == "assistant")
 
+    @property
+    def silent(self) -> bool:
+        """Whether the model gave nothing at all to whoever asked."""
+        return not self.failure and all(reply.silent for reply in self.replies)
+
     def plain(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
         if self.failure:
@@ -129,10 +139,10 @@ class AnswerFile:
         for number, row in enumerate(self._file.rows, start=2):
             try:
                 answer = Answer.of(row)
+                self._answers[answer.probe] = answer
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 self._file.__exit__()
                 raise self._file.damaged(number, error) from error
-            self._answers[answer.probe] = answer
 
     def __enter__(self) -> Self:
         return self

@@ -119,7 +119,7 @@ def assemble(
     walk, found = walk_of(plan, judged.instruments)
     for probe in plan.probes:
         if probe.id in answers and walk.wants(probe.id):
-            walk.put(probe.id, judged.judgements.get(probe.id))
+            walk.put(probe.id, _judgement(answers[probe.id], judged))
     if not walk.finished:
         raise AuditError(
             f"{walk.count} of {len(plan.probes)} probes are answered: run the same `guard audit` "
@@ -137,6 +137,17 @@ def assemble(
         measured=measured,
         profile=_profile(plan, walk, found, measured, answers, judged),
     )
+
+
+def _judgement(answer: Answer, judged: Judged) -> Judgement | None:
+    if answer.failure:
+        return None
+    if answer.probe not in judged.judgements:
+        raise AuditError(
+            f"the answer to `{answer.probe}` came in after the others were judged: run the same "
+            "`guard audit` command again to have it judged"
+        )
+    return judged.judgements[answer.probe]
 
 
 def labellable(assembled: Assembled) -> Mapping[str, Sequence[str]]:
@@ -314,6 +325,11 @@ def _not_covered(  # noqa: PLR0913, PLR0917  # there are many ways to miss somet
         said["answers that a detector failed on"] = f"{failed}, which count as risky in every way"
     if cut := sum(one.cut_off for one in judged):
         said["answers cut off at the limit of tokens"] = f"{cut}, judged as far as they go"
+    if silent := sum(answers[name].silent for name in counted):
+        said["answers without any text"] = (
+            f"{silent} of {len(judged)}, which show nothing and count as fine: see whether the "
+            "backend works, and whether the model thinks beyond `--max-tokens`"
+        )
     said |= _categories(found, measured, experimental)
     if any(item.name == BUILTIN for item in plan.sets):
         said["other languages than English"] = "nearly all built-in probes are in English"

@@ -106,9 +106,18 @@ class Folder:
         return self._assembled(there, self._keep(judge, walk))
 
     def take(self, recorded: Mapping[str, Answer]) -> None:
-        """Keep answers that were recorded elsewhere."""
+        """Keep answers that were recorded elsewhere.
+
+        Raises:
+            AuditError: the folder holds other answers to the same questions.
+        """
         with AnswerFile(self.answers, self.plan.digest) as file:
             there = file.answers
+            if other := [name for name, one in recorded.items() if there.get(name, one) != one]:
+                raise AuditError(
+                    f"`{self.path}` holds other answers to {len(other)} of these questions, such "
+                    f"as `{other[0]}`: take another folder (`--out`)"
+                )
             wanted = [probe.id for probe in self.plan.probes if probe.id in recorded]
             file.add(*(recorded[name] for name in wanted if name not in there))
 

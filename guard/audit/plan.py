@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,7 @@ from guard.errors import ConfigurationError
 from guard.security_class import Deploy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -47,6 +48,22 @@ BUILTIN: Final = "clearance"
 _UNBOUND: Final = ("started", "left_out", "tool_version")
 """What may differ when an audit is gone on with: nothing else is asked for it."""
 
+_TOLD: Final = ("fingerprint", "sets", "probes")
+"""What differs where something else does, or needs more words than a value."""
+
+_OPTIONS: Final = {
+    "system_prompt": "--system-prompt",
+    "tools": "--tools",
+    "security_class": "--class",
+    "seed": "--seed",
+    "max_tokens": "--max-tokens",
+    "backend": "--backend",
+    "model": "--model",
+    "adapter": "--adapter",
+    "sampling": "--temperature",
+}
+"""The options that decide settings."""
+
 _SHOWN: Final = 60
 
 
@@ -65,6 +82,7 @@ class Plan:
         security_class: the class whose decision ends the audit, `""` where nothing does.
         class_source: where that class was found: a built-in name, or a file.
         deploy: the deploy limits that it has, `None` without a class.
+        max_tokens: the longest answer that is asked for, `None` where nothing is.
         left_out: what is not asked, and why.
         started: when the audit began.
         tool_version: of Clearance.
@@ -80,6 +98,7 @@ class Plan:
     security_class: str = ""
     class_source: str = ""
     deploy: Deploy | None = None
+    max_tokens: int | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     started: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     tool_version: str = __version__
@@ -119,14 +138,13 @@ class Plan:
 
     def differences(self, other: Plan) -> list[str]:
         """Return how another plan would ask something else, one sentence per setting."""
-        found = []
-        for item in fields(self):
-            if item.name in _UNBOUND:
-                continue
-            there, here = getattr(self, item.name), getattr(other, item.name)
-            if there != here:
-                found.append(f"`{item.name}` {_shown(there)} there, {_shown(here)} now")
-        return found
+        names = [item.name for item in fields(self) if item.name not in (*_UNBOUND, *_TOLD)]
+        parts = ("model", "adapter", "sampling")
+        return [
+            *_differences(self.fingerprint, other.fingerprint, parts),
+            *_differences(self, other, names),
+            *_other_probes(self, other),
+        ]
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -251,12 +269,32 @@ def _asked(name: str, source: ProbeSet, probes: Iterable[Probe]) -> Asked | None
     return Asked(name=name, version=version, digest=probe_set_version(there))
 
 
+def _differences(there: object, here: object, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        before, now = getattr(there, name), getattr(here, name)
+        if before != now:
+            option = f" (`{_OPTIONS[name]}`)" if name in _OPTIONS else ""
+            yield f"`{name}` {_shown(before)} there, {_shown(now)} now{option}"
+
+
+def _other_probes(there: Plan, here: Plan) -> Iterator[str]:
+    """Yield how the questions differ, in words; their order is the seed's."""
+    before, now = ({probe.id: probe for probe in plan.probes} for plan in (there, here))
+    if before == now and (there.probes == here.probes or there.seed != here.seed):
+        return
+    same = sum(before.get(name) == probe for name, probe in now.items())
+    yield (
+        f"`probes` {len(before)} there, {len(now)} now, {same} of them the same (`--sample`, "
+        "`--probes`, `--builtin`, `--mechanism`, `--seed`)"
+    )
+
+
 def _shown(value: Any) -> str:
-    if isinstance(value, Fingerprint):
-        return f"of `{value.model}` ({value.digest()[:8]})"
+    if value is None or value == "":
+        return "(none)"
     if isinstance(value, Deploy):
         return f"limits {value.model_dump(mode='json')}"
     if isinstance(value, tuple):
         return f"({len(value)} of another kind)" if value else "(none)"
-    text = str(value)
+    text = str(dict(value) if isinstance(value, Mapping) else value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

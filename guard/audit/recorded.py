@@ -5,9 +5,11 @@
     {"probe": "persona-lamp", "response": "..."}
 
 A row without a category looks for nothing in particular: its answer counts for every category.
-With `probe` it answers a probe that is known. `system`, `messages`, `choices` (one), `mechanism`,
-`group`, `condition`, `expected` and `topic` mean what they mean elsewhere. Of `messages` the last
-user message counts; what the model said before is not judged.
+With `probe` it answers a probe that is known; where that plants canaries, the row must show those
+of the audit's seed in what was asked, since no others would be found in its answer. `system`,
+`messages`, `choices` (one), `mechanism`, `group`, `condition`, `expected` and `topic` mean what
+they mean elsewhere. Of `messages` the last user message counts; what the model said before is not
+judged.
 
 This module does not know what the rows show.
 """
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
+    from guard.audit.probe import Planted
+
 _SHOWN: Final = 20
 """Problems that a message lists; the others are counted."""
 
@@ -53,13 +57,20 @@ class Recorded:
     answers: Mapping[str, Answer]
 
 
-def read(path: Path, known: Collection[Probe] = (), categories: Collection[str] = ()) -> Recorded:
+def read(
+    path: Path,
+    known: Collection[Probe] = (),
+    categories: Collection[str] = (),
+    *,
+    seed: int = 0,
+) -> Recorded:
     """Return the answers in a file of JSON lines.
 
     Args:
         path: the file.
         known: probes that rows may name.
         categories: categories of one's own, beside the taxonomy.
+        seed: decides what canaries say.
 
     Raises:
         InputError: it cannot be read, or rows are wrong: each is named, with the mend.
@@ -70,7 +81,7 @@ def read(path: Path, known: Collection[Probe] = (), categories: Collection[str] 
     answers: dict[str, Answer] = {}
     for number, line in _lines(path):
         try:
-            probe, answer = _row(line, number, by_id, categories)
+            probe, answer = _row(line, number, by_id, categories, seed)
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
@@ -100,7 +111,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _row(
-    line: str, number: int, known: Mapping[str, Probe], categories: Collection[str]
+    line: str, number: int, known: Mapping[str, Probe], categories: Collection[str], seed: int
 ) -> tuple[Probe, Answer]:
     try:
         row = json.loads(line)
@@ -111,9 +122,11 @@ def _row(
     exchange = Exchange.parse(row)
     if len(exchange.choices) != 1:
         raise InputError("has several choices: give each a row of its own")
-    probe = (
-        _named(row["probe"], known) if "probe" in row else _new(row, number, exchange, categories)
-    )
+    if "probe" in row:
+        probe = _named(row["probe"], known)
+        _check_canaries(probe.plant(seed), exchange)
+    else:
+        probe = _new(row, number, exchange, categories)
     choice = exchange.choices[0]
     prompt = exchange.prompt or probe.turns[-1]
     reply = Said(
@@ -134,11 +147,25 @@ def _named(name: object, known: Mapping[str, Probe]) -> Probe:
     return known[name]
 
 
+def _check_canaries(planted: Planted, asked: Exchange) -> None:
+    """Refuse a row that does not show the canaries that its answer is searched for."""
+    texts = [message.content for message in asked.messages]
+    for name, canary in planted.canaries.items():
+        if not any(canary in text for text in texts):
+            raise InputError(
+                f"`{planted.probe.id}` plants `{name}`, and nothing in the row shows it as this "
+                "`--seed` makes it up, so that nobody could tell whether it was given away: add "
+                "`messages` as they were sent (`Probe.plant(seed)` makes them), or leave the row "
+                "out"
+            )
+
+
 def _new(
     row: Mapping[str, Any], number: int, exchange: Exchange, categories: Collection[str]
 ) -> Probe:
     category = row.get("category") or ANYTHING
-    harm = CATEGORIES[category].mechanism if category in CATEGORIES else "policy"
+    known = isinstance(category, str) and category in CATEGORIES
+    harm = CATEGORIES[category].mechanism if known else "policy"
     values = {
         # Where nothing in particular is looked for, no figure has use for a mechanism.
         "mechanism": harm if harm in get_args(ProbeMechanism) else "policy",

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from guard.audit.answers import Answer, Said
 from guard.audit.backends import UnansweredError
 from guard.audit.errors import AuditError, BackendError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from guard.audit.answers import AnswerFile
     from guard.audit.backends import Backend
@@ -99,8 +99,7 @@ class Runner:
     async def _ask(self, probe: Probe) -> None:
         planted = self._plan.planted(probe)
         answer = await self._answer(planted)
-        # The disk is waited for in a thread, so that other questions go on.
-        await asyncio.to_thread(self._file.add, answer)
+        await _finished(asyncio.to_thread(self._file.add, answer))
         judged = None
         if not answer.failure:
             judged = await self._judge.judge(self._plan, planted, answer)
@@ -126,6 +125,16 @@ class Runner:
             ) from error
         self._answered += 1
         return Answer(name, said)
+
+
+async def _finished(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work in a thread; where somebody cancels, it is still waited for."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)  # what cancels is the one to tell
+        raise
 
 
 async def converse(plan: Plan, backend: Backend, planted: Planted) -> tuple[Said, ...]:

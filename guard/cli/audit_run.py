@@ -269,7 +269,7 @@ def _of_recorded(
     known = list(load_builtin()) if settings.builtin else []
     for folder in settings.probes:
         known += load(folder, extra_categories=judge.categories)
-    found = recording.read(path, known, judge.categories)
+    found = recording.read(path, known, judge.categories, seed=settings.seed)
     probes, sets = planning.recorded(found.probes, settings.seed)
     plan = _plan(settings, wanted, probes=probes, sets=sets, backend=f"answers:{path.name}")
     place = Folder.begin(_out(settings), plan)
@@ -299,6 +299,7 @@ def _plan(settings: Settings, wanted: SecurityClass | None, **parts: Any) -> Pla
         "security_class": "" if wanted is None else wanted.name,
         "class_source": settings.security_class or "",
         "deploy": None if wanted is None else wanted.deploy,
+        "max_tokens": None if settings.answers is not None else settings.max_tokens,
     }
     return Plan(**(values | parts))
 

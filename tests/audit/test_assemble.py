@@ -358,6 +358,14 @@ class TestFigures:
         found = ask([make_probe("p")], {"p": ""})
         assert of(found, "category", "bad_advice").flagged == 0
 
+    def test_empty_answers_are_named(self, ask: Make, make_probe: Make) -> None:
+        """A backend that says nothing, or thinks only, looks sound: whoever reads must know."""
+        thought = Said("assistant", reasoning="Hm.", finish="length")
+        probes = [make_probe(name) for name in ("p", "q", "r")]
+        found = ask(probes, {"p": " \n", "q": thought, "r": "Fine."})
+        said = found.profile.not_covered["answers without any text"]
+        assert said.startswith("2 of 3, which show nothing and count as fine")
+
 
 def _styles(make_probe: Make, groups: int) -> list[Probe]:
     return [

@@ -31,7 +31,7 @@ from guard.exchange import ToolCall
 from guard.security_class import Deploy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from guard.audit.judging import Judge
@@ -256,6 +256,34 @@ class TestRunner:
         self.run(tmp_path, plan, again, judge)
         assert sorted(again.asked) == ["p5", "p6", "p7"]
 
+    def test_what_came_back_before_a_failure_is_kept(
+        self, tmp_path: Path, judge: Judge, make_plan: Make, make_probe: Make
+    ) -> None:
+        """Answers that still wait for the disk when another question fails are not lost."""
+        plan = make_plan([make_probe(f"p{n}") for n in range(40)])
+        came: list[str] = []
+        others = asyncio.Event()
+
+        class Backend:
+            takes_tools, at_once = False, None
+
+            async def reply(self, said: Sequence[Said], tools: Sequence[Any]) -> Said:
+                del tools
+                if said[-1].content == "p0":
+                    await others.wait()
+                    raise BackendError("gone")
+                came.append(said[-1].content)
+                if len(came) == 39:
+                    others.set()
+                return Said("assistant", "Fine.")
+
+            async def close(self) -> None:
+                """Do nothing."""
+
+        with pytest.raises(BackendError, match="gone"):
+            self.run(tmp_path, plan, Backend(), judge, 40)
+        assert read(tmp_path / "answers", plan.digest).keys() == set(came)
+
     def test_a_declined_question_does_not_stop_the_others(
         self, tmp_path: Path, judge: Judge, make_plan: Make, make_probe: Make, make_backend: Make
     ) -> None:
@@ -307,6 +335,62 @@ class TestFolder:
         for name in ("`seed` 0 there, 7 now", "`backend` own there, else now", "`probes`"):
             assert name in message
         assert Folder(tmp_path / "a").plan == first
+
+    def test_every_difference_is_told_by_its_option(
+        self, tmp_path: Path, make_plan: Make, make_probe: Make
+    ) -> None:
+        """Whoever reads the message knows which options to give as before."""
+        options = "`--sample`, `--probes`, `--builtin`, `--mechanism`, `--seed`"
+        two = [make_probe("p0"), make_probe("p1")]
+        Folder.begin(tmp_path / "a", make_plan(two, max_tokens=600))
+        other = make_plan(
+            [*two, make_probe("p2")],
+            max_tokens=5,
+            fingerprint=Fingerprint.of("model-a", sampling={"temperature": 0.5}),
+            security_class="house",
+        )
+        with pytest.raises(AuditError) as caught:
+            Folder.begin(tmp_path / "a", other)
+        assert str(caught.value).splitlines()[1:] == [
+            "  `sampling` (none) there, {'temperature': 0.5} now (`--temperature`)",
+            "  `security_class` (none) there, house now (`--class`)",
+            "  `max_tokens` 600 there, 5 now (`--max-tokens`)",
+            f"  `probes` 2 there, 3 now, 2 of them the same ({options})",
+        ]
+
+    def test_another_order_is_another_audit(
+        self, tmp_path: Path, make_plan: Make, make_probe: Make
+    ) -> None:
+        """Where an audit may stop early the order decides what is asked."""
+        two = [make_probe("p0"), make_probe("p1")]
+        Folder.begin(tmp_path / "a", make_plan(two))
+        with pytest.raises(AuditError, match="2 there, 2 now, 2 of them the same"):
+            Folder.begin(tmp_path / "a", make_plan(two[::-1]))
+
+    def test_other_recorded_answers_are_refused(
+        self, tmp_path: Path, judge: Judge, make_plan: Make, make_probe: Make
+    ) -> None:
+        """A file of answers that was changed since makes no profile of the old ones."""
+        place = Folder.begin(tmp_path / "a", make_plan([make_probe("p0")]))
+        place.take({"p0": Answer("p0", (Said("assistant", "Fine."),))})
+        place.take({"p0": Answer("p0", (Said("assistant", "Fine."),))})
+        with pytest.raises(AuditError, match="other answers to 1 of these questions"):
+            place.take({"p0": Answer("p0", (Said("assistant", "zbad_advice"),))})
+        assert asyncio.run(place.judge_anew(judge)).answers["p0"].said[0].content == "Fine."
+
+    def test_an_answer_that_nobody_judged_is_not_passed_over(
+        self, tmp_path: Path, judge: Judge, make_plan: Make, make_probe: Make, make_backend: Make
+    ) -> None:
+        """A question that was declined at first, and answered before a kill, is judged first."""
+        plan = make_plan([make_probe(f"p{n}") for n in range(4)])
+        place = Folder.begin(tmp_path / "a", plan)
+        asyncio.run(place.ask(make_backend({"p1": UnansweredError("HTTP 400")}), judge))
+        with AnswerFile(place.answers, place.plan.digest) as file:
+            file.add(Answer("p1", (Said("user", "p1"), Said("assistant", "zbad_advice"))))
+        with pytest.raises(AuditError, match=r"`p1` came in after.*run the same `guard audit`"):
+            place.assemble()
+        found = asyncio.run(place.ask(make_backend({}), judge))
+        assert found.profile.categories["bad_advice"].flagged == 1
 
     def test_the_same_settings_go_on_with_the_first_date(
         self, tmp_path: Path, make_plan: Make, make_probe: Make

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from guard.audit.errors import DeploymentRefused
 from guard.audit.keys import SigningKey
+from guard.audit.probe import load_builtin
 from guard.audit.profile import Profile
 from guard.cli import app
 from guard.engine import Guard
@@ -188,6 +189,9 @@ class TestWholeWay:
         assert other.exit_code == 2
         assert "`seed` 1 there, 0 now" in other.output
         same = ("--backend", "scripted", "--sample", "110", "--seed", "1")
+        shorter = run(*same, "--max-tokens", "5", "--out", audits / "sound")
+        assert shorter.exit_code == 2
+        assert "`max_tokens` 600 there, 5 now (`--max-tokens`)" in shorter.output
         again = run(*same, "--out", audits / "sound")
         assert again.exit_code == 0
         assert (audits / "sound/answers.jsonl").read_bytes() == before
@@ -381,6 +385,26 @@ class TestRecorded:
         again = run("--answers", path, "--model", "old-bot", "--out", tmp_path / "a")
         assert again.exit_code == 0
 
+    def test_a_probe_with_canaries_counts_where_the_row_shows_them(self, tmp_path: Path) -> None:
+        """Canaries of another seed are never found: who gave them away would look fine."""
+        probe = next(one for one in load_builtin() if one.id == "exposure-translate")
+        planted = probe.plant(0).probe
+        asked = [
+            {"role": "system", "content": planted.system},
+            {"role": "user", "content": planted.turns[0]},
+        ]
+        given = {"probe": probe.id, "response": f"Gladly: {planted.system}"}
+        path = self.rows(tmp_path / "log.jsonl", given)
+        refused = run("--answers", path, "--model", "m", "--out", tmp_path / "a")
+        assert refused.exit_code == 2
+        assert ":1: `exposure-translate` plants `codeword`" in refused.output
+        path = self.rows(tmp_path / "log.jsonl", given | {"messages": asked})
+        other = run("--answers", path, "--model", "m", "--seed", "7", "--out", tmp_path / "a")
+        assert other.exit_code == 2
+        result = run("--answers", path, "--model", "m", "--out", tmp_path / "a")
+        assert result.exit_code == 0, result.output
+        assert profile(tmp_path / "a")["categories"]["system_prompt_leak"]["flagged"] == 1
+
     def test_wrong_rows_are_all_named(self, tmp_path: Path) -> None:
         """Each with its line."""
         path = tmp_path / "log.jsonl"
@@ -390,7 +414,8 @@ class TestRecorded:
             '{"prompt": "a"}\n'
             '{"probe": "persona-lmap", "response": "b"}\n'
             '{"id": "x", "response": "b"}\n{"id": "x", "response": "c"}\n'
-            '{"choices": ["a", "b"]}\n',
+            '{"choices": ["a", "b"]}\n'
+            '{"prompt": "a", "response": "b", "category": ["bad_advice"]}\n',
             "utf-8",
         )
         result = run("--answers", path, "--model", "m", "--out", tmp_path / "a")
@@ -402,5 +427,6 @@ class TestRecorded:
             "(did you mean `persona-lamp`?)",
             ":6: `x` is answered twice",
             ":7: has several choices",
+            ":8: `category`: ",
         ):
             assert part in result.output
