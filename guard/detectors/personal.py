@@ -30,14 +30,18 @@ _ADDRESS: Final = 4.5
 _DOCUMENTATION_DOMAIN: Final = re.compile(
     # RFC 2606, RFC 6762's `local`, and what everybody else writes where an address goes.
     r"(?:^|\.)(?:example\d?(?:\.[\w-]+){0,2}|(?:test|invalid|localhost)(?:\.(?:com|org|net))?|"
-    r"local|your[\w-]*\.\w+|(?:my)?(?:domain|company|email|sample|foo|bar)\.com)$",
+    # Machines' accounts and calendars at Google, and what Sentry has before its host.
+    r"local|gserviceaccount\.com|group\.calendar\.google\.com|ingest(?:\.\w+)?\.sentry\.io|"
+    r"your[\w-]*\.\w+|(?:my)?(?:domain|company|email|sample|foo|bar)\.com)$",
     re.IGNORECASE,
 )
 _NO_PERSON: Final = re.compile(
     # Role mailboxes (RFC 2142 and common ones), the users of SSH addresses, the names of nobody,
     # image names such as icon@2x.png, and versions such as tool@1.2.3.tgz.
     r"^(?:info|support|help|sales|contact|noreply|no-reply|admin|hello|press|office|abuse|billing|"
-    r"marketing|security|noc|(?:host|post|web)master|git|root|ubuntu|ec2-user|"
+    r"marketing|security|privacy|legal|jobs|careers|hr|dpo|compliance|orders|returns|accounts|"
+    r"customer[._-]?(?:service|care|support)|service|team|feedback|enquiries|media|newsletter|noc|"
+    r"(?:host|post|web)master|git|root|ubuntu|ec2-user|"
     r"(?:your[\w.-]*|you|me|example|someone|somebody|user(?:name)?|sender|recipient|foo|bar|test|anonymous|"
     r"(?:john|jane)[._-]?doe)\d*)@|@(?:\dx|\d+\.\d+)[.-]",
     re.IGNORECASE,
@@ -58,7 +62,17 @@ _AMOUNT: Final = re.compile(r"\+\d{1,3}(?:[ .]\d{3})*(?:[ .]000)+")
 _INVALID_SSNS: Final = frozenset({"078051120", "219099999", "123456789"})
 """Two numbers voided because they were printed in advertisements, and the usual placeholder."""
 
-_RESOLVERS: Final = frozenset({"8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9"})
+_RESOLVERS: Final = frozenset(
+    map(
+        ipaddress.ip_address,
+        (
+            *("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"),
+            *("1.1.1.1", "1.0.0.1", "2606:4700:4700::1111", "2606:4700:4700::1001"),
+            *("9.9.9.9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"),
+            *("208.67.222.222", "208.67.220.220"),
+        ),
+    )
+)
 """Public name servers that everybody's instructions mention."""
 
 _CARD: Final = re.compile(
@@ -164,7 +178,7 @@ def ip_address(text: str) -> bool:
     except ValueError:
         return False
     host = not text.endswith(".0") if address.version == 4 else int(address) >> 125 == 1
-    return host and address.is_global and not address.is_multicast and text not in _RESOLVERS
+    return host and address.is_global and not address.is_multicast and address not in _RESOLVERS
 
 
 def us_ssn(text: str) -> bool:
@@ -300,12 +314,16 @@ _ALONE: Final = r"(?<![\w-])(?<!\d\.)"
 _SEP: Final = r"[ .-]?"
 
 _CALL: Final = (
-    r"\b(?:(?:tele)?phone|mobile|cell|tel|telefon|handy|t[éÉe]l[éÉe]phone|t[éÉe]l|call|fax|"
+    r"\b(?:(?:tele)?phone|mobile?|cell|tel|telefon(?:e|o|nummer)?|handy|t[éÉe]l[éÉe]phone|t[éÉe]l|call|fax|"
     r"whatsapp|ring|text|reach)\b"
 )
 
 
-_LABEL: Final = r"\b(?:(?:tele)?phone|mobile|cell|tel|telefon|handy|fax|whatsapp)\b"
+_LABEL: Final = (
+    r"\b(?:(?:tele)?phone|mobile?|cell|celular|tel|telefon(?:e|o|nummer)?|"
+    "tel\u00e9fono|m\u00f3vil|"
+    r"handy|fax|whatsapp)\b"
+)
 
 
 def _numbered(
@@ -358,10 +376,10 @@ _NO_DATE: Final = (
 """Neither a date nor an ISSN nor a span of years."""
 
 _NO_VERSION: Final = "".join(
-    f"(?<!{word}{gap})"
+    f"(?<!{re.escape(word + gap)})"
     for word in ("ersion", "ersions", "elease", "uild", "ection", "hapter", "igure", "able", "ver.")
-    for gap in (" ", ": ", "=")
-).replace(".", r"\.")
+    for gap in (" ", ": ", "=", ' = "', '="', '": "', '("')
+)
 
 _PATTERNS: Final = (
     Pattern(
@@ -421,10 +439,10 @@ _PATTERNS: Final = (
     ),
     Pattern(
         "payment_card",
-        rf"{_ALONE}(?:[2-6]\d{{3}}(?:[ -]?\d{{4}}){{2}}[ -]?\d{{2,7}}|"
-        r"3\d{3}[ -]?\d{6}[ -]?\d{4,5})(?![\w-])",
+        rf"{_ALONE}(?:[2-6]\d{{3}}(?:[ ./-]?\d{{4}}){{2}}[ ./-]?\d{{2,7}}|"
+        r"3\d{3}[ ./-]?\d{6}[ ./-]?\d{4,5})(?![\w-])",
         _CHECKED,
-        r"[2-6]\d{3}[ -]?\d{4}",
+        r"[2-6]\d{3}[ ./-]?\d{4}",
         card,
     ),
     # Cards of 13 digits are rare, article numbers of 13 digits are not.

@@ -29,14 +29,16 @@ _ASSIGNED: Final = 6.0
 
 _PLACEHOLDER: Final = re.compile(
     # `%VAR%` has three characters at least: two between signs are percent-encoding.
-    r"example|sample|dummy|placeholder|changeme|change_me|your[-_ ]?|redacted|removed|insert|"
+    r"example|sample|dummy|placeholder|change[-_ ]?me|replace[-_ ]?(?:me|this|with)|"
+    r"your[-_ ]?|abc123|redacted|removed|insert|"
     r"test[-_]?(?:key|token|secret|password)|<[^>]*>|"
     r"\$\{|\$\(|^\$\w+$|\{[\w.]+\}|\{\{|%[A-Z_]\w{2,}%|"
-    r"\*{3,}|\.{3,}|x{4,}|(?P<one>.)(?P=one){11}|123456789|abcdefgh|"
+    r"^env:\w+$|\*{3,}|\.{3,}|x{4,}|(?P<one>.)(?P=one){11}|123456789|abcdefgh|"
     r"process\.env|os\.environ|getenv",
     re.IGNORECASE,
 )
 _REFERENCE: Final = re.compile(
+    r"(?:Big)?(?:Ui|I)nt\d\d?(?:Clamped)?Array|"  # what code calls its bytes
     r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)+|\S+://\S*|arn:aws\S*|0x[0-9a-fA-F]{40}"
 )
 """Dotted lower-case names, as code writes them, and addresses, those of a chain included."""
@@ -60,7 +62,7 @@ _PIECE_LENGTH: Final = 4
 _STAND_IN: Final = re.compile(
     # Also what manuals write, and nothing else does.
     r"(?=.*(?:pass|pwd|secret|token|key|credential))"
-    r"(?:my|your|user(?:name)?|admin|root|client|consumer|access|account|api|auth|app|db|"
+    r"(?:my|your|super|very|strong|wrong|default|jwt|session|user(?:name)?|admin|root|client|consumer|access|account|api|auth|app|db|"
     r"pass(?:word|wd|phrase|code)?|pwd|secret|token|key|credentials?|[\d_.:!-])++|"
     r"user(?:name)?|port|guest|tiger|postgres\d*",
     re.IGNORECASE,

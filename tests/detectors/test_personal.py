@@ -162,6 +162,11 @@ class TestContext:
             ("phone", "Phone:\n", "60-56-85-91"),
             ("phone", "mobile number is ", "721 28 27 34"),
             ("phone", "Fax: ", "9498777106"),
+            ("phone", "Telefonnummer: ", "030 2345678"),
+            ("phone", "Mobil: ", "0151 23456789"),
+            ("phone", "Tel\u00e9fono: ", "612 345 678"),
+            ("phone", "m\u00f3vil: ", "612 34 56 78"),
+            ("phone", "at ", "+49\u2011151\u201123456789"),
         ],
     )
     def test_with_the_word_it_is_found(self, name: str, before: str, number: str) -> None:
@@ -198,9 +203,9 @@ class TestCards:
     """Payment cards."""
 
     @pytest.mark.parametrize("number", CARDS)
-    @pytest.mark.parametrize("gap", ["", " ", "-"])
+    @pytest.mark.parametrize("gap", ["", " ", "-", ".", "/", "\u2011", "\u2013", "&nbsp;"])
     def test_every_network_in_every_spelling(self, number: str, gap: str) -> None:
-        """Digits together, in groups by spaces, and in groups by hyphens."""
+        """Digits together, and in groups by spaces, hyphens, dashes, full stops and slashes."""
         sizes = (4, 4, 4, 4) if len(number) == 16 else (4, 6, 5)
         parts, at = [], 0
         for size in sizes:
