@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING
@@ -43,11 +44,11 @@ class Verdicts:
         workers: int | None = None,
     ) -> None:
         """Read nothing from `responses` yet."""
-        if isinstance(responses, str) or not hasattr(responses, "__iter__"):
+        if isinstance(responses, str | Mapping) or not hasattr(responses, "__iter__"):
             kind = type(responses).__name__
             raise InputError(f"`responses` must hold several, not be one {kind}: use `check`")
-        if workers is not None and workers < 1:
-            raise InputError(f"`workers` must be at least 1, not {workers}")
+        if workers is not None and (not isinstance(workers, int) or workers < 1):
+            raise InputError(f"`workers` must be at least 1 and a whole number, not {workers!r}")
         count = workers or os.cpu_count() or 1
         self._check = check
         self._responses = iter(responses)

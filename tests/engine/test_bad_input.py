@@ -179,10 +179,16 @@ class TestNoText:
         with pytest.raises(InputError, match="use `check`"):
             pack_guard.check_many(wrong(None))
 
-    def test_check_many_needs_a_worker(self, pack_guard: Guard) -> None:
-        """A number of workers below one is refused."""
+    def test_check_many_takes_no_object_of_json(self, pack_guard: Guard) -> None:
+        """A mapping is refused: its keys would be judged, and what it holds would not."""
+        with pytest.raises(InputError, match="not be one dict: use `check`"):
+            pack_guard.check_many({"response": "zblock"})
+
+    @pytest.mark.parametrize("workers", [0, -1, 1.5, "2"])
+    def test_check_many_needs_a_worker(self, pack_guard: Guard, workers: Any) -> None:
+        """What is no number of workers, or one below one, is refused."""
         with pytest.raises(InputError, match="`workers` must be at least 1"):
-            pack_guard.check_many(["fine"], workers=0)
+            pack_guard.check_many(["fine"], workers=workers)
 
 
 class TestExchange:
