@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, overload
 
 from guard.batch import Verdicts
 from guard.categories import CATEGORIES
@@ -180,6 +180,19 @@ class Guard:
             redactor=parts.redactor,
             live=_followed(live, deployed, parts.detectors, notify),
             stricter=stricter,
+        )
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # What never changes needs no second: whatever holds a guard may be copied with it.
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a `Guard` holds a model and threads and cannot be sent to another process: load one "
+            "there, once, with `Guard.load`"
         )
 
     @property
@@ -463,6 +476,11 @@ def _open_journal(journal: Journal | str | Path | _NotGiven | None) -> Journal |
 
     if isinstance(journal, Store):
         return journal
+    if not isinstance(journal, str | Path | _NotGiven):
+        raise ConfigurationError(
+            f"`journal` must be a `Journal`, a path, a URL or `None`, not `{journal!r}`: leave it "
+            "out for the default place"
+        )
     return Store(None if isinstance(journal, _NotGiven) else journal)
 
 
@@ -472,6 +490,8 @@ def _followed(
     detectors: Sequence[Detector],
     notify: Sequence[Notifier],
 ) -> Live | None:
+    if callable(notify):
+        raise ConfigurationError("`notify` must be a list: put a single notifier in brackets")
     if notify and (live is False or isinstance(live, Live)):
         raise ConfigurationError(
             "`notify` needs `live=True` or a store: without it nothing is followed, and what "

@@ -413,6 +413,19 @@ class TestConfiguration:
         with pytest.raises(ConfigurationError, match="SQLiteStore"):
             Guard.load("public", live=live, journal=None)
 
+    @pytest.mark.parametrize("journal", [True, 7, b"journal.sqlite3"])
+    def test_something_that_is_no_journal(self, journal: Any) -> None:
+        """It is refused and makes no file of that name."""
+        with pytest.raises(ConfigurationError, match="`journal` must be a `Journal`, a path"):
+            Guard.load("public", journal=journal)
+
+    @pytest.mark.parametrize("live", [False, True])
+    def test_a_single_notifier(self, live: bool) -> None:  # noqa: FBT001  # pytest's values
+        """It is refused with the mend."""
+        notify: Any = print
+        with pytest.raises(ConfigurationError, match="single notifier in brackets"):
+            Guard.load("public", journal=None, live=live, notify=notify)
+
     @pytest.mark.parametrize("protected", ["the whole text", ["one text", "another one"]])
     def test_a_text_instead_of_a_protected_one(self, protected: Any) -> None:
         """One problem, however many letters it has."""

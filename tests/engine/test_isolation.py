@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
+import pickle
 import re
 import sqlite3
 import threading
@@ -148,6 +150,22 @@ class TestManyAtOnce:
             assert len(own) == 1
             assert set(MARKER.findall(f"{row}")) == own
             assert row.complete
+
+
+class TestCopies:
+    """A guard never changes, so that one is enough for a process."""
+
+    def test_it_is_its_own_copy(self, guard: Guard) -> None:
+        """Whatever holds a guard can be copied, however deep, and holds the same."""
+        assert copy.copy(guard) is guard
+        (again,) = copy.deepcopy([guard])
+        assert again is guard
+        assert again.check("zblock").action == "block"
+
+    def test_it_stays_in_its_process(self, guard: Guard) -> None:
+        """To send it to another is refused, with the mend."""
+        with pytest.raises(TypeError, match=r"load one there, once, with `Guard.load`"):
+            pickle.dumps(guard)
 
 
 class TestUpstreamDies:
