@@ -211,7 +211,11 @@ class TestInvariance:
         expected = pack_guard.check(text)
         delivered, verdict = streamed(pack_guard, cut(text, places))
         assert (delivered, verdict) == (expected.streamed, expected)
-        assert (verdict.action == "block") == (text not in DOCUMENTS[2::3])
+        if text == DOCUMENTS[4]:
+            # The key's place is known as it is read, so that it alone is taken out.
+            assert (verdict.action, delivered) == ("rewrite", '{"k": "[redacted: secret leak]"}')
+        else:
+            assert (verdict.action == "block") == (text not in DOCUMENTS[2::3])
 
     @pytest.mark.parametrize("found", HIDING)
     def test_no_hidden_character_parts_what_a_detector_knows(

@@ -61,7 +61,7 @@ class TestToolCalls:
         [
             ToolCall(KEY, "{}"),
             ToolCall(KEY, ""),
-            ToolCall("look_up", f'{{"a": "{HIDDEN}"}}'),
+            ToolCall("look_up", '{"a": "z\\u0062lock"}'),
             ToolCall("look_up", "{}", f"The key is {KEY}"),
         ],
     )
@@ -70,6 +70,14 @@ class TestToolCalls:
         verdict = make_pack_guard().check(Exchange((Choice("Well.", tool_calls=(call,)),)))
         assert verdict.action == "block"
         assert (verdict.text, verdict.choices) == (None, (None,))
+
+    def test_a_key_in_escapes_is_a_key(self, make_pack_guard: Callable[..., Guard]) -> None:
+        """Where a pattern finds it as it is written, it is taken out like one without escapes."""
+        taken = Choice(tool_calls=(ToolCall("look_up", '{"a": "[redacted: secret leak]"}'),))
+        for key in (KEY, HIDDEN):
+            choice = Choice(tool_calls=(ToolCall("look_up", f'{{"a": "{key}"}}'),))
+            verdict = make_pack_guard().check(Exchange((choice,)))
+            assert (verdict.action, verdict.choices) == ("rewrite", (taken,))
 
     def test_leaves_nothing_behind(self, make_pack_guard: Callable[..., Guard]) -> None:
         """One that hides nothing is delivered as it came, and its name is no text of its own."""
