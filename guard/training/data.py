@@ -161,8 +161,16 @@ def data_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def paths(folder: Path) -> list[Path]:
-    """Return the files by name; of two of one name the project's own counts."""
-    given = sorted(folder.glob("*.jsonl*"))
+    """Return the files by name; of two of one name the project's own counts.
+
+    Raises:
+        FileNotFoundError: the folder holds no data.
+        DataError: it holds a file packed and unpacked, of which one would be passed over.
+    """
+    given = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
+    twice = [path.name for path in given if (folder / f"{path.name}.gz") in given]
+    if twice:
+        raise DataError([f"`{name}` is there packed, too: remove one of both" for name in twice])
     if not given:
         raise FileNotFoundError(
             f"no `*.jsonl` or `*.jsonl.gz` in `{folder}`: pass the folder of labelled data"

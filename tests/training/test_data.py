@@ -11,7 +11,7 @@ import pytest
 
 from guard.categories import CATEGORIES
 from guard.training import data
-from guard.training.data import HEADS, OWN, Row, data_files, is_validation, load, main
+from guard.training.data import HEADS, OWN, Row, data_files, is_validation, load, main, paths
 from guard.training.sources import DataError, entries, read, source
 
 if TYPE_CHECKING:
@@ -285,6 +285,19 @@ class TestFilesAsEditorsLeaveThem:
         lines = [json.dumps(make_row(number, bad=True)) for number in range(2)]
         path.write_bytes(("\ufeff" + "\r\n\r\n".join(lines) + "\r\n\r\n").encode())
         assert len(read(path)) == 2
+
+    def test_a_file_packed_and_unpacked_is_named(self, tmp_path: Path) -> None:
+        """Neither is passed over without a word."""
+        for name in ("saved.jsonl", "saved.jsonl.gz"):
+            (tmp_path / name).touch()
+        with pytest.raises(DataError, match=r"`saved\.jsonl` is there packed, too"):
+            paths(tmp_path)
+
+    def test_what_an_editor_leaves_is_no_data(self, tmp_path: Path) -> None:
+        """A copy under another ending is not read."""
+        (tmp_path / "mine.jsonl").touch()
+        (tmp_path / "mine.jsonl.bak").touch()
+        assert tmp_path / "mine.jsonl.bak" not in paths(tmp_path)
 
     def test_another_encoding_is_named(self, tmp_path: Path, make_row: MakeRow) -> None:
         """It is not called wrong JSON, which it may not be."""
