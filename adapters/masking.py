@@ -10,7 +10,7 @@ This module does not know any framework, and not how a text is judged.
 from __future__ import annotations
 
 import sys
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
@@ -113,7 +113,15 @@ def quoted(errors: list[BaseException]) -> str:
         read += [error, *error.args, *vars(error).values()]
         if isinstance(error, ValidationError):
             read.append(error.errors())
-    return "\n".join(dict.fromkeys(map(str, read)))
+    return "\n".join(dict.fromkeys(map(_spelled, read)))
+
+
+def _spelled(value: object) -> str:
+    """Return what can be read of a value; what reading raised would have the errors behind it."""
+    for spell in (str, repr):
+        with suppress(Exception):
+            return spell(value)
+    return ""
 
 
 def _closing(source: Any) -> Any:

@@ -367,7 +367,7 @@ class TestPurge:
             for number in range(40):
                 journal.write(row(created=NOON, response=f"amber lantern {number} " * 300))
             assert sum(journal.purge()) == 40
-        left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+            left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
         assert b"amber lantern" not in left
 
 

@@ -99,3 +99,16 @@ def test_what_was_handled_before_is_not_the_answers(guard: Guard) -> None:
     except ValueError:
         with pytest.raises(OSError, match="down"), masked(guard):
             raise OSError("down")  # noqa: B904  # as a library would
+
+
+def test_a_part_that_cannot_be_read(guard: Guard) -> None:
+    """The rest of the error is judged, and what reading it raises is nobody's to see."""
+
+    class Mute:
+        def __str__(self) -> str:
+            raise RuntimeError(RAW)
+
+    with pytest.raises(InputError, match="could not be read") as caught, masked(guard):
+        raise ValueError(RAW, Mute())
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
