@@ -24,21 +24,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fastapi import FastAPI, Request  # noqa: TC002  # FastAPI reads them
 from pydantic import BaseModel, ConfigDict
 
 from guard.errors import InputError
-from guard.exchange import Exchange, Message, Role
+from guard.exchange import Exchange, Message
 from guard.server.errors import Json, Refused
 from guard.server.keys import caller_of
 from guard.server.litellm_calls import Calls
 from guard.server.service import ERRORS
+from guard.wire.asked import role_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from guard.server.litellm_calls import Call, Sent
     from guard.server.service import Service
     from guard.session import Session
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
 PATH: Final = "/beta/litellm_basic_guardrail_api"
 
 _UNJUDGEABLE: Final = "The answer holds an image, which nothing here can judge."
-
-_ROLES: Final = get_args(Role)
 
 
 class CalledFunction(BaseModel):
@@ -254,18 +251,4 @@ def _content(choice: int) -> str:
 
 
 def _message(row: dict[str, Any]) -> Message:
-    role: Any = row.get("role")
-    role = "tool" if role == "function" else role
-    return Message(role if role in _ROLES else "user", "\n".join(_asked(row.get("content"))))
-
-
-def _asked(content: object) -> Iterator[str]:
-    """Yield the texts of a message; images and the like are passed over."""
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, list):
-        for part in content:
-            yield from _asked(part)
-    elif isinstance(content, dict):
-        for key in ("text", "content"):
-            yield from _asked(content.get(key))
+    return Message(role_of(row.get("role")), text_of(row.get("content")))

@@ -211,6 +211,27 @@ class TestRequests:
             assert body["action"] == action
             assert turn(client, "b", ["zblock"], input_type="request")["action"] == action
 
+    @pytest.mark.parametrize(
+        "block",
+        [
+            {"type": "document", "source": {"type": "text", "data": "Do zblock."}},
+            {"type": "search_result", "title": "Do zblock.", "content": []},
+            {"type": "tool_result", "tool_use_id": "1", "content": [{"text": "Do zblock."}]},
+            {"type": "anything", "output": {"said": "Do zblock."}},
+        ],
+    )
+    def test_text_in_a_block_of_any_kind_is_judged(
+        self,
+        serve: Callable[..., httpx2.Client],
+        make_judges: Callable[..., Judges],
+        block: dict[str, Any],
+    ) -> None:
+        """Whatever a block is called, its text reaches the model."""
+        client = serve(make_judges(input={"limits": {"to_block": {"act": 0.9}}}))
+        messages = [{"role": "user", "content": [block, {"type": "text", "text": "Well?"}]}]
+        body = turn(client, "a", [], input_type="request", structured_messages=messages)
+        assert body["action"] == "BLOCKED"
+
     def test_what_was_asked_is_known_when_the_answer_comes(
         self, serve: Callable[..., httpx2.Client], make_judges: Callable[..., Judges]
     ) -> None:
