@@ -100,7 +100,7 @@ class Exchange:
 
     Attributes:
         choices: every answer, in the backend's order.
-        messages: the conversation so far, the last user message being the prompt.
+        messages: the conversation so far, the last user message with a text being the prompt.
         model: the backend model's name, `""` where unknown.
         metadata: the application's own facts; kept in the journal, never judged.
         conversation: which conversation it is part of, for the live risk; `""` for none.
@@ -146,9 +146,12 @@ class Exchange:
 
     @property
     def prompt(self) -> str:
-        """The last user message, `""` where there is none."""
-        users = [message.content for message in self.messages if message.role == "user"]
-        return users[-1] if users else ""
+        """The last user message that says something, `""` where there is none.
+
+        One without text, such as an image alone, leaves open what was asked before it.
+        """
+        users = (m.content for m in reversed(self.messages) if m.role == "user")
+        return next((text for text in users if text.strip()), "")
 
     @property
     def system(self) -> str:
@@ -251,7 +254,7 @@ def completed(messages: tuple[Message, ...], prompt: str, system: str) -> tuple[
     return (
         *((first,) if system and ("system", system) not in said else ()),
         *messages,
-        *((last,) if prompt and not any(role == "user" for role, _ in said) else ()),
+        *((last,) if prompt and not any(r == "user" and text.strip() for r, text in said) else ()),
     )
 
 

@@ -213,8 +213,7 @@ class _Reader:
             return ()
         own = [self._message(item, f"messages[{i}]") for i, item in enumerate(listed or ())]
         messages = completed(tuple(own), prompt, system)
-        asked = [message.content for message in messages if message.role == "user"]
-        if prompt and asked[-1] != prompt:
+        if prompt.strip() and Exchange((), messages).prompt != prompt:
             self.problems.append("`prompt` is not the last user message: leave one of them out")
         return messages
 

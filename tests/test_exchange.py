@@ -108,6 +108,18 @@ class TestProperties:
         assert Exchange((), self.MESSAGES).prompt == "Second?"
         assert not Exchange(()).prompt
 
+    @pytest.mark.parametrize("blank", ["", " \n"])
+    def test_a_user_message_without_text_hides_no_prompt(self, blank: str) -> None:
+        """Behind the question, such as for an image, or before it, it is not what was asked."""
+        said = (Message("user", "Second?"), Message("user", blank))
+        assert Exchange((), said).prompt == "Second?"
+        alone = Exchange((Choice("a"),), (Message("user", blank),))
+        assert Exchange.of(alone, prompt="Second?").prompt == "Second?"
+        row = {"response": "a", "prompt": "Second?"}
+        for messages in (said, said[1:]):
+            given = [{"role": m.role, "content": m.content} for m in messages]
+            assert Exchange.parse({**row, "messages": given}).prompt == "Second?"
+
     def test_the_system_prompt_is_all_of_them(self) -> None:
         """System and developer messages are joined by a blank line."""
         assert Exchange((), self.MESSAGES).system == "Be brief.\n\nSpeak French."
