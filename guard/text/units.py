@@ -4,10 +4,11 @@ A unit is one or more whole sentences. Where a unit ends depends only on the tex
 from its start up to a bounded look-ahead behind its end, never on how the text
 arrived, so that a stream and a whole text are cut alike (chunking invariance).
 
-A unit never ends inside a run without white space, unless the run is longer than
-`RUN_LIMIT`, nor inside a PEM block, unless the block is longer than `BLOCK_LIMIT`:
-credentials are such runs and blocks, and half a key is not recognised as one. Behind a PEM
-block that it would have cut, a unit ends whatever follows.
+A unit never ends inside a run, unless the run is longer than `RUN_LIMIT`, nor inside a PEM
+block, unless the block is longer than `BLOCK_LIMIT`: credentials are such runs and blocks, and
+half a key is not recognised as one. A run has no white space and no full-width sentence end in it
+but behind it, since Chinese and Japanese put no white space there. Behind a PEM block that it
+would have cut, a unit ends whatever follows.
 
 Detectors read text without the characters that do not show (`guard.text.normalise`), so that
 these may stand anywhere in a PEM block's signs, and the look-ahead, what is seen before a unit
@@ -72,12 +73,9 @@ _CONTROLS: Final = bytes(code for code in range(128) if _UNSEEN.match(chr(code))
 _UNSEEN_SPACE: Final = r"\x1c-\x1f"
 _SPACE: Final = re.compile(rf"[^\S{_UNSEEN_SPACE}]+")
 _RUN: Final = re.compile(rf"\S*+(?:[{_UNSEEN_SPACE}]\S*+)*+")
-_SENTENCE_END: Final = re.compile(
-    rf"""[.!?\u2026\u3002\uff01\uff1f]["'\u201d\u2019)\]*_]*{_SPACE.pattern}|\n+"""
-)
 
-# Chinese and Japanese put no white space behind a sentence. Their `!` and `?` are read as
-# ASCII's too and may stand in a key, so that these end one only beside one of their letters.
+# Chinese and Japanese put no white space behind a sentence. What of their signs is read as
+# ASCII's too may stand in a key, so that it ends one only beside one of their letters.
 _FULL_WIDTH: Final = r"\u3001-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff"
 _MARKS: Final = r"[.!?\u2026\u3002\uff01\uff1f]"
 _CLOSERS: Final = (
@@ -85,10 +83,14 @@ _CLOSERS: Final = (
 )
 _CLOSE: Final = f"{_MARKS}*+{_CLOSERS}*+"
 # Of many marks the first alone looks ahead: from each of them it would take quadratic time.
-_SENTENCE: Final = re.compile(
-    rf"(?:\u3002|(?<=[{_FULL_WIDTH}])[\uff01\uff1f]"
+_FULL_STOP: Final = re.compile(
+    rf"(?:\u3002|(?<=[{_FULL_WIDTH}])[\uff01\uff1f\u2026]"
     rf"|(?<!{_MARKS})[\uff01\uff1f](?={_CLOSE}[{_FULL_WIDTH}]))"
-    rf"{_CLOSE}(?:{_SPACE.pattern})?|{_SENTENCE_END.pattern}"
+    rf"{_CLOSE}"
+)
+_SENTENCE: Final = re.compile(
+    rf"{_FULL_STOP.pattern}(?:{_SPACE.pattern})?"
+    rf"""|[.!?\u2026\uff01\uff1f]["'\u201d\u2019)\]*_]*{_SPACE.pattern}|\n+"""
 )
 
 
@@ -187,10 +189,7 @@ def units(text: str) -> Iterator[tuple[int, int]]:
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Return the sentences of a unit as `(start, end)`, white space with the sentence before.
-
-    They may end where no unit does: behind a full stop of a script without white space.
-    """
+    """Return the sentences of a unit as `(start, end)`, white space with the sentence before."""
     cuts = [match.end() for match in _SENTENCE.finditer(text)]
     bounds = [0, *[cut for cut in cuts if cut < len(text)], len(text)]
     return [(a, b) for a, b in pairwise(bounds) if b > a]
@@ -199,7 +198,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
 def _closed(text: str, start: int, *, final: bool) -> int | None:
     """Return the first permitted end at or behind the unit's minimum size."""
     limit = start + UNIT_MAXIMUM
-    for match in _SENTENCE_END.finditer(text, start + UNIT_MINIMUM, min(len(text), limit)):
+    for match in _SENTENCE.finditer(text, start + UNIT_MINIMUM, min(len(text), limit)):
         if match.end() < min(len(text), limit):
             return match.end()
     if len(text) <= limit:
@@ -208,7 +207,7 @@ def _closed(text: str, start: int, *, final: bool) -> int | None:
 
 
 def _at_space(text: str, limit: int, *, final: bool) -> int | None:
-    """Return the end of the white space behind the run that `limit` stops in."""
+    """Return the end of the run that `limit` stops in, with the white space behind it."""
     run, cut = _run_end(text, limit)
     if cut:
         return run
@@ -222,13 +221,19 @@ def _at_space(text: str, limit: int, *, final: bool) -> int | None:
 
 
 def _run_end(text: str, start: int) -> tuple[int, bool]:
-    """Return the end of the run without white space at `start`, and whether it was cut there."""
-    limit = start + RUN_LIMIT
+    """Return the end of the run at `start`, and whether it was cut there."""
+    end, cut = _run_within(text, start, start + RUN_LIMIT)
+    # Only so long a run is worth counting.
+    return _run_within(text, start, _counted(text, start, RUN_LIMIT)) if cut else (end, cut)
+
+
+def _run_within(text: str, start: int, limit: int) -> tuple[int, bool]:
+    """Return the same of a run that is cut at `limit`."""
     end = _stop(_RUN, text, start, limit)
-    if end == limit:
-        # Only so long a run is worth counting.
-        limit = _counted(text, start, RUN_LIMIT)
-        end = _stop(_RUN, text, end, limit)
+    stop = None if text[start:end].isascii() else _FULL_STOP.search(text, start, end)
+    # A sign at the end may not be the sentence's last one, or be none.
+    if stop is not None and stop.end() < end:
+        return stop.end(), False
     return end, end == limit
 
 

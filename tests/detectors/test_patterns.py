@@ -392,7 +392,13 @@ def by_units(detector: PatternDetector, text: str) -> list[tuple[str, int, int]]
 
 
 FILLER = st.lists(
-    st.sampled_from(["The mill stood still.", "Rain fell", "on the weir", "twice.", "and then,"]),
+    st.sampled_from(
+        [
+            *("The mill stood still.", "Rain fell", "on the weir", "twice.", "and then,"),
+            "\u96e8\u8fd8\u5728\u4e0b\u3002" * 60,
+            "\u300c\u6c34\u304c\u5897\u3048\u305f\uff01\u300d" * 20,
+        ]
+    ),
     max_size=30,
 ).map(" ".join)
 

@@ -49,6 +49,7 @@ SENTENCES = (
     "Is the lamp lit? Then board. ",
     "Kräne schwenken über dem Hafen, und der Nebel steht. ",
     "潮が満ちる。船は出る。",
+    "“船开了吗\uff1f”他问。\uff08没人回答\uff01\uff09等一等……" * 5,
     "A long clause that goes on, and on, and on without any end in sight or a full stop ",
 )
 ZERO = "\u200b"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from guard.text.normalise import IGNORABLE, folded, normalise
 from guard.text.units import (
-    _SENTENCE_END,
+    _FULL_STOP,
     BLOCK_LIMIT,
     CONTEXT,
     HIDDEN_LIMIT,
@@ -49,6 +49,15 @@ LOOK_ALIKES: Final = (
 """First lines of PEM blocks that are not what they look like."""
 
 
+WIDE_SENTENCES: Final = (
+    "\u78e8\u574a\u505c\u4e86\uff0c\u96e8\u8fd8\u5728\u4e0b\u3002",
+    "\u300c\u6c34\u304c\u5897\u3048\u305f\uff01\u300d",
+    "\uff08\u4f60\u770b\u89c1\u4e86\u5417\uff1f\uff09",
+    "\u4ed6\u8bf4\u201c\u7b49\u4e00\u7b49\u2026\u2026\u201d",
+)
+"""Sentences of scripts that put no white space behind them."""
+
+
 def pem(lines: int, kind: str = "PRIVATE KEY") -> str:
     """Return a block of so many lines."""
     body = "\n".join([LINE] * lines)
@@ -81,6 +90,13 @@ PIECES: Final = st.one_of(
             '." ',
             ".",
             "\u3002 ",
+            *WIDE_SENTENCES,
+            WIDE_SENTENCES[0] * 60,
+            "\u6f6e" * 300,
+            "\u6f6e" * (RUN_LIMIT + 300),
+            "\uff01",
+            "\uff1f\u300d",
+            "\u2026\u2026",
             "x" * 150,
             "x" * 600,
             "y" * (RUN_LIMIT + 300),
@@ -114,6 +130,7 @@ PIECES: Final = st.one_of(
     ),
     st.text(st.characters(exclude_categories=()), max_size=30),
     st.text("ab. \n", max_size=200),
+    st.text("a\u6f6e\u3002\uff01\uff1f\u2026\u300d\u201d! ", max_size=200),
 )
 TEXTS: Final = st.lists(PIECES, max_size=14).map("".join)
 """Any text, and texts that are full of what matters for a cut."""
@@ -177,6 +194,17 @@ class TestUnits:
         text = (SENTENCE * 3 + f"{WORDS}, {WORDS}, {WORDS}; " * 3) * 10
         sizes = [len(unit) for unit in cut(text)]
         assert all(UNIT_MINIMUM <= size <= UNIT_MAXIMUM + 10 for size in sizes[:-1])
+
+    @pytest.mark.parametrize("sentence", WIDE_SENTENCES)
+    def test_a_full_width_sentence_end_counts(self, sentence: str) -> None:
+        """Without white space behind it, too, and with the bracket or quote that closes it."""
+        many = UNIT_MINIMUM // len(sentence) + 1
+        assert cut(sentence * 200)[:9] == [sentence * many] * 9
+
+    def test_a_full_width_sentence_longer_than_a_unit_is_whole(self) -> None:
+        """Behind its maximum a unit ends with the sentence that it is in."""
+        sentence = f"{chr(0x6F6E) * 900}\uff01"
+        assert cut(sentence * 3) == [sentence] * 3
 
     @MANY
     @given(TEXTS)
@@ -289,6 +317,7 @@ class TestNeverCut:
             block = unit.find("-----BEGIN")
             assert (
                 long
+                or end in {match.end() for match in _FULL_STOP.finditer(text, start)}
                 or (block >= 0 and unit.endswith("-----"))
                 or (block >= 0 and len(unit) - block >= BLOCK_LIMIT)
                 or is_flooded(text, start, end)
@@ -342,6 +371,12 @@ class TestSeen:
         """The look-ahead ends with the run that it stops in."""
         text = f"{'v ' * 47}{'k' * 500} {SENTENCE}"
         assert seen_end(text, 0, final=False) == text.index("k") + 500
+
+    def test_full_width_sentences_hold_no_stream(self) -> None:
+        """The look-ahead ends with the sentence that it stops in."""
+        text = WIDE_SENTENCES[0] * 400
+        many = LOOKAHEAD // len(WIDE_SENTENCES[0]) + 1
+        assert seen_end(text, 0, final=False) == many * len(WIDE_SENTENCES[0])
 
     def test_the_end_of_the_text(self) -> None:
         """Where the text ends sooner, all of it is seen, once it is complete."""
@@ -478,6 +513,8 @@ class TestSentences:
                 ["\uff08\u597d\uff01\uff1f\uff09\u201d ", "\u662f"],
             ),
             ("\u597d\u3002\u3002\u3002\u662f", ["\u597d\u3002\u3002\u3002", "\u662f"]),
+            ("\u597d\u2026\u2026\u662f", ["\u597d\u2026\u2026", "\u662f"]),
+            ("key=a\u2026b", ["key=a\u2026b"]),
             ("\u597d\u3002\n\n\u662f", ["\u597d\u3002\n\n", "\u662f"]),
             (
                 "API\u3002API\uff01\u597d\uff01API",
@@ -493,23 +530,6 @@ class TestSentences:
     def test_known_cuts(self, text: str, expected: list[str]) -> None:
         """White space stays with the sentence before it."""
         assert [text[a:b] for a, b in sentences(text)] == expected
-
-    @given(
-        st.text(
-            st.sampled_from([*".!?\u2026\u3002\uff01\uff1f\"')]*_\u201d\u300da1\u597d \n\x1c"]),
-            max_size=40,
-        )
-    )
-    def test_wherever_a_unit_may_end_a_sentence_does(self, text: str) -> None:
-        """Sentences of scripts without white space are cuts besides those that units know."""
-        known = {match.end() for match in _SENTENCE_END.finditer(text)}
-        assert known <= {0, *(end for _, end in sentences(text))}
-
-    def test_units_keep_sentences_without_white_space_together(self) -> None:
-        """A unit still ends at white space alone, however many full stops are in a run."""
-        text = "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002" * 100
-        assert cut(text) == [text]
-        assert len(sentences(text)) == 100
 
     @pytest.mark.parametrize(
         "text",
