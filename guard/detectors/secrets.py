@@ -192,6 +192,10 @@ def _prefixed(name: str, shape: str, evidence: float = _KEY) -> Pattern:
 _B64: Final = "[A-Za-z0-9_-]"
 _UUID: Final = "[a-f0-9]{8}(?:-[a-f0-9]{4}){3}-[a-f0-9]{12}"
 _PEM_KIND: Final = "(?:RSA |EC |DSA |OPENSSH |ENCRYPTED |PGP )?PRIVATE KEY(?: BLOCK)?"
+_SSH2_KIND: Final = "SSH2 (?:ENCRYPTED )?PRIVATE KEY"
+_PEM_FIRST: Final = f"(?:-----BEGIN {_PEM_KIND}-----|---- BEGIN {_SSH2_KIND} ----)"
+_PEM_LAST: Final = f"(?:-----END {_PEM_KIND}-----|---- END {_SSH2_KIND} ----)"
+"""The signs of PEM (RFC 7468) and of what resembles it (RFC 4716)."""
 _WORDS: Final = (
     r"api[ _-]?key|secret(?:[ _-]?(?:access[ _-]?)?key)?|access[ _-]?key|private[ _-]?key|"
     r"password|passwd|pwd|passphrase|token|credentials?|"
@@ -532,11 +536,11 @@ _PATTERNS: Final = (
     Pattern(
         "private_key",
         # An armoured body must follow, since prose may speak of the header; the end may be cut.
-        rf"-----BEGIN {_PEM_KIND}-----{_PEM_GAP}{{0,12}}"
+        rf"{_PEM_FIRST}{_PEM_GAP}{{0,12}}"
         rf"(?:[A-Za-z-]{{1,40}}: [^\n\\]{{0,100}}(?:\\n|\n){_PEM_GAP}{{0,12}}){{0,4}}"
-        rf"{_PEM_NUMBER}{_PEM_BODY}(?:-----END {_PEM_KIND}-----)?",
+        rf"{_PEM_NUMBER}{_PEM_BODY}(?:{_PEM_LAST})?",
         _KEY,
-        rf"-----BEGIN {_PEM_KIND}-----",
+        _PEM_FIRST,
     ),
     Pattern(
         "private_key",

@@ -4,14 +4,15 @@ A unit is one or more whole sentences. Where a unit ends depends only on the tex
 from its start up to a bounded look-ahead behind its end, never on how the text
 arrived, so that a stream and a whole text are cut alike (chunking invariance).
 
-A unit never ends inside a run, unless the run is longer than `RUN_LIMIT`, nor inside a PEM
-block, unless the block is longer than `BLOCK_LIMIT`: credentials are such runs and blocks, and
-half a key is not recognised as one. A run has no white space and no full-width sentence end in it
-but behind it, since Chinese and Japanese put no white space there. Behind a PEM block that it
-would have cut, a unit ends whatever follows.
+A unit never ends inside a run, unless the run is longer than `RUN_LIMIT`, nor inside a block,
+unless the block is longer than `BLOCK_LIMIT`: credentials are such runs and blocks, and half a key
+is not recognised as one. A run has no white space and no full-width sentence end in it but behind
+it, since Chinese and Japanese put no white space there. A block is what PEM or RFC 4716 puts
+between two signs, or a key file of PuTTY's. Behind a block that it would have cut, a unit ends
+whatever follows.
 
 Detectors read text without the characters that do not show (`guard.text.normalise`), so that
-these may stand anywhere in a PEM block's signs, and the look-ahead, what is seen before a unit
+these may stand anywhere in a block's signs, and the look-ahead, what is seen before a unit
 and both limits count what shows. Only up to `HIDDEN_LIMIT` of them, since nobody could wait for
 a flood's end: a unit with more of them may be cut anywhere, and must not pass for judged
 (`flooded`). Detectors read look-alikes as ASCII, so that a block's signs may be made up of
@@ -56,10 +57,10 @@ RUN_LIMIT: Final = 4096
 """Characters that show without white space after which a cut inside the run is allowed."""
 
 BLOCK_LIMIT: Final = 8192
-"""Characters that show after which a cut inside an unfinished PEM block is allowed."""
+"""Characters that show after which a cut inside an unfinished block is allowed."""
 
 HIDDEN_LIMIT: Final = 4096
-"""Characters that do not show after which a look-ahead, a run or a PEM block may be cut.
+"""Characters that do not show after which a look-ahead, a run or a block may be cut.
 
 Far more than words need: a flag of a part of a country has six, a joined emoji fewer."""
 
@@ -100,15 +101,27 @@ def _shown(count: int) -> re.Pattern[str]:
 
 
 def _block(gap: str) -> re.Pattern[str]:
-    """Return what matches the beginning of a PEM block, and all of it where it is closed.
+    """Return what matches the beginning of a block, and with a named group all of a closed one.
 
     Args:
         gap: what may stand between any two characters of its signs.
     """
-    signs = {sign: gap.join(sign) for sign in ("-----BEGIN", "-----END", "-----")}
-    name = f"{gap} (?:{gap}[A-Z0-9 ]){{1,40}}{gap}{signs['-----']}"
-    closed = f"{name}.*?{signs['-----END']}{name}"
-    return re.compile(f"{signs['-----BEGIN']}(?P<closed>{closed})?", re.DOTALL)
+
+    def sign(text: str) -> str:
+        return gap.join(map(re.escape, text))
+
+    name = rf"(?:{gap}[A-Z0-9 ]){{1,40}}{gap}"
+    pem = rf"{gap} {name}{sign('-----')}.*?{sign('-----END')}{gap} {name}{sign('-----')}"
+    ssh2 = rf"{name}{sign('----')}.*?{sign('---- END SSH2')}{name}{sign('----')}"
+    mac = rf".*?{sign('Private-')}(?:{sign('MAC')}|{sign('Hash')}){gap}:{gap} (?:{gap}[a-f0-9])"
+    kinds = (
+        rf"{sign('-----BEGIN')}(?P<pem>{pem})?",
+        rf"{sign('---- BEGIN SSH2')}(?P<ssh2>{ssh2})?",
+        rf"{sign('PuTTY-User-Key-File-3')}(?P<ppk3>{mac}{{64}})?",
+        rf"{sign('PuTTY-User-Key-File-')}{gap}[12](?P<ppk>{mac}{{40}})?",
+        rf"{sign('Private-Lines:')}(?P<lines>{mac}{{40}})?",
+    )
+    return re.compile("|".join(kinds), re.DOTALL)
 
 
 _SHOWN: Final = {
@@ -117,6 +130,13 @@ _SHOWN: Final = {
 _BLOCK: Final = _block("")
 # Possessive, or what is not found would be sought in every part of a gap.
 _SPACED_BLOCK: Final = _block(f"[{_HIDDEN}]*+")
+
+_SIGN_BEGUN: Final = re.compile(r"(?<!\S)\S{0,9}---- (?:BEGIN )?\Z")
+_SIGN_SPACES: Final = 2
+"""White spaces in the one sign that has some: no unit ends there."""
+
+_SIGN: Final = 64
+"""Characters, hidden ones included, in which such a beginning is sought."""
 
 
 def unit_end(text: str, start: int, *, final: bool) -> int | None:
@@ -203,7 +223,11 @@ def _closed(text: str, start: int, *, final: bool) -> int | None:
             return match.end()
     if len(text) <= limit:
         return len(text) if final else None
-    return _at_space(text, limit, final=final)
+    end = _at_space(text, limit, final=final)
+    for _ in range(_SIGN_SPACES):
+        if end is not None and _SIGN_BEGUN.search(_read(text, max(start, end - _SIGN), end)):
+            end = _at_space(text, end, final=final)
+    return end
 
 
 def _at_space(text: str, limit: int, *, final: bool) -> int | None:
@@ -268,16 +292,21 @@ def _plain(text: str, start: int, end: int) -> bool:
 
 
 def _open_block(text: str, start: int, end: int) -> int | None:
-    """Return where a PEM block begins that `end` would cut, or `None`."""
+    """Return where a block begins that `end` would cut, or `None`."""
     expression, piece = _sought(text, start, end)
     for match in expression.finditer(piece):
-        if match["closed"] is None:
+        if match.lastgroup is None:
             return start + match.start()
     return None
 
 
+def _read(text: str, start: int, end: int) -> str:
+    """Return what shows of a piece, with ASCII for what looks like it."""
+    return _UNSEEN.sub("", folded(text[start:end]))
+
+
 def _sought(text: str, start: int, end: int) -> tuple[re.Pattern[str], str]:
-    """Return what finds PEM blocks in a piece, and the piece as it is to be searched.
+    """Return what finds blocks in a piece, and the piece as it is to be searched.
 
     Both are quicker where nothing in it is hidden or looks like what it is not.
     """
@@ -286,11 +315,11 @@ def _sought(text: str, start: int, end: int) -> tuple[re.Pattern[str], str]:
 
 
 def _after_block(text: str, block: int, *, final: bool) -> int | None:
-    """Return the end of the PEM block that begins at `block`."""
+    """Return the end of the block that begins at `block`."""
     limit = _counted(text, block, BLOCK_LIMIT)
     expression, piece = _sought(text, block, limit)
     match = expression.match(piece)
-    if match is not None and match["closed"] is not None:
+    if match is not None and match.lastgroup is not None:
         return block + match.end()
     if len(text) >= limit:
         return limit

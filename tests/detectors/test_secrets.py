@@ -628,6 +628,29 @@ def ppk(lines: int = 3, version: int = 3) -> str:
     return f"{head}Public-Lines: 1\n{rows[0]}\n{end}\nPrivate-MAC: {make(((HEX, 64),), 'mac')}"
 
 
+class TestSsh2Key:
+    """Private keys as RFC 4716 writes them."""
+
+    @pytest.mark.parametrize("kind", ["SSH2 ENCRYPTED PRIVATE KEY", "SSH2 PRIVATE KEY"])
+    @pytest.mark.parametrize("head", ["", 'Comment: "rsa-key"\n', "Subject: mill\nComment: a\n"])
+    def test_is_found_whole(self, kind: str, head: str) -> None:
+        """The span is the key with both its signs and its header."""
+        body = "\n".join(make(((B64, 70),), ("ssh2", n)) for n in range(9))
+        key = f"---- BEGIN {kind} ----\n{head}{body}\n---- END {kind} ----"
+        assert found(f"Here: {key}\n\nKeep it.") == [("private_key", key)]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "It begins with ---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ---- and has base64 in it.",
+            f"---- BEGIN SSH2 PUBLIC KEY ----\n{BODY}\n---- END SSH2 PUBLIC KEY ----",
+        ],
+    )
+    def test_talk_and_public_keys_are_none(self, text: str) -> None:
+        """Prose about such a key and a public one are none."""
+        assert found(text) == []
+
+
 class TestPuttyKey:
     """Private keys as PuTTY keeps them."""
 

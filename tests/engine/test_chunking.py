@@ -41,6 +41,13 @@ ARMOUR = "".join(
         "-----END RSA PRIVATE KEY-----\n",
     )
 )
+BLOCKS = (
+    ARMOUR,
+    ARMOUR.replace("-----BEGIN RSA", "---- BEGIN SSH2")
+    .replace("-----END RSA", "---- END SSH2")
+    .replace("KEY-----", "KEY ----"),
+    f"PuTTY-User-Key-File-3: ssh-rsa\nPrivate-Lines: 9\n{ARMOUR[32:-30]}Private-MAC: {'0a' * 32}\n",
+)
 PERSONAL = ("4111 1111 1111 1111", "GB82 WEST 1234 5698 7654 32", "mara.olsen@tide-office.org")
 REMEDIES = ("zflag", "zredact", "zexcise", "zreplace", "zblock")
 SENTENCES = (
@@ -99,7 +106,7 @@ _piece = st.one_of(
     _words,
     st.sampled_from((*KEYS, *PERSONAL)),
     st.sampled_from((*KEYS, *PERSONAL)).map(lambda found: f"Note {found} down. "),
-    st.just(ARMOUR),
+    st.sampled_from(BLOCKS),
     st.integers(0, 20).flatmap(lambda at: st.just(" ".join(SYSTEM.split()[at : at + 16]))),
     st.text(max_size=30),
     st.sampled_from(HIDING).map(lambda hidden: f"Note {hidden} down. "),

@@ -40,6 +40,34 @@ LINE: Final = "abcdefghijklmnopqrstuvwxyz0123456789+/ABCDEFGHIJKLMNOPQRSTUVWXYZa
 
 
 WIDE: Final = {code: code + 0xFEE0 for code in b"BEGIND-"}
+
+
+def ssh2(lines: int) -> str:
+    """Return a key as RFC 4716 writes it, of so many lines."""
+    body = "\n".join([LINE] * lines)
+    kind = "SSH2 ENCRYPTED PRIVATE KEY"
+    return f"---- BEGIN {kind} ----\nComment: mill\n{body}\n---- END {kind} ----"
+
+
+def ppk(lines: int, version: int = 3) -> str:
+    """Return a key file of PuTTY's, of so many lines."""
+    body = "\n".join([LINE[:64]] * lines)
+    mac = "0123456789abcdef" * 4
+    return (
+        f"PuTTY-User-Key-File-{version}: ssh-rsa\nEncryption: none\nComment: mill\n"
+        f"Public-Lines: 1\n{LINE[:64]}\nPrivate-Lines: {lines}\n{body}\n"
+        f"Private-MAC: {mac if version == 3 else mac[:40]}"
+    )
+
+
+SIGNS: Final = (
+    "-----BEGIN",
+    "---- BEGIN SSH2",
+    "PuTTY-User-Key-File-",
+    "Private-Lines:",
+)
+"""How blocks begin."""
+
 LOOK_ALIKES: Final = (
     "\uff0d-\ufe63--B\u0415GIN PRIVATE KEY-----",
     "-----\ud835\udc01EGIN PRIVATE KEY-----",
@@ -116,6 +144,14 @@ PIECES: Final = st.one_of(
             pem(9, "RSA PRIVATE KEY"),
             pem(60),
             pem(150),
+            ssh2(3),
+            ssh2(40),
+            ppk(3),
+            ppk(40, 2),
+            "---- ",
+            "---- BEGIN ",
+            "PuTTY-User-Key-File-3",
+            ZERO.join(ssh2(3)),
             ZERO * 150,
             ZERO * (HIDDEN_LIMIT + 300),
             f"a{ZERO}" * 600,
@@ -249,6 +285,8 @@ class TestPrefix:
             f"{WORDS}. \r\n \n. \n{SENTENCE * 6}",
             "b " * 190 + pem(3) + "\n\nc. " * 60,
             f"{SENTENCE * 2}{pem(2)}{pem(2)}\n\n{SENTENCE * 2}",
+            f"{'v ' * 198}{ssh2(9)}\n\n{SENTENCE * 2}",
+            f"{'v ' * 190}{ppk(9)}\n\n{SENTENCE * 2}",
             f"{'d' * 380} {'e' * 90}   f{' ' * 50}g. h",
             f"{'v ' * 60}v.{chr(34) * 40} {SENTENCE * 3}",
         ],
@@ -314,11 +352,11 @@ class TestNeverCut:
             assert after is not None
             long = len(shown(before[0] + after[0])) >= RUN_LIMIT
             unit = shown(folded(text[start:end]))
-            block = unit.find("-----BEGIN")
+            block = min((at for s in SIGNS if (at := unit.find(s)) >= 0), default=-1)
             assert (
                 long
                 or end in {match.end() for match in _FULL_STOP.finditer(text, start)}
-                or (block >= 0 and unit.endswith("-----"))
+                or (block >= 0 and unit.endswith(("-----", "----", *"0123456789abcdef")))
                 or (block >= 0 and len(unit) - block >= BLOCK_LIMIT)
                 or is_flooded(text, start, end)
             )
@@ -341,6 +379,20 @@ class TestNeverCut:
         key = pem(lines)
         text = f"{'v ' * (before // 2)}\n{key}\n{SENTENCE * 9}"
         assert any(key in unit for unit in cut(text))
+
+    @pytest.mark.parametrize("before", [0, 115, 121, 250, *range(385, 405)])
+    @pytest.mark.parametrize("key", [ssh2(3), ssh2(40), ppk(1), ppk(40), ppk(40, 2)])
+    @pytest.mark.parametrize("gap", ["", ZERO])
+    def test_other_keys_are_whole(self, before: int, key: str, gap: str) -> None:
+        """What RFC 4716 and PuTTY write is in one unit, too, with its first and last line."""
+        key = "\n".join(gap.join(line) for line in key.splitlines())
+        text = f"{('v ' * before)[:before]}{key}\n{SENTENCE * 9}"
+        assert any(key in unit for unit in cut(text))
+
+    def test_the_private_part_of_a_key_file_is_whole(self) -> None:
+        """The file may begin with it."""
+        key = ppk(40)[ppk(40).index("Private-Lines") :]
+        assert any(key[:-24] in unit for unit in cut(f"{SENTENCE}{key}\n{SENTENCE * 9}"))
 
     @given(st.lists(st.one_of(st.integers(1, 60), st.just(SENTENCE)), min_size=1, max_size=12))
     def test_several_blocks_are_whole(self, parts: list[int | str]) -> None:
