@@ -2,9 +2,10 @@
 
 One hyperscan database holds all patterns of a pack and says which may match; `re` then
 confirms only those, with its groups, look-arounds and a checksum where there is one. A text is
-read in up to four ways where they differ: as it stands and as it shows, each also with values set
-apart from what is around. The gate over-approximates, so that gated and ungated findings are the
-same. Where hyperscan cannot be imported every pattern runs by `re`: the same findings, more slowly.
+read in up to six ways where they differ: as it stands, as it shows and with broken lines joined,
+each also with values set apart from what is around. The gate over-approximates, so that gated
+and ungated findings are the same. Where hyperscan cannot be imported every pattern runs by `re`:
+the same findings, more slowly.
 
 This module does not know any pattern, and nothing about what is done with a finding.
 """
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from guard.detectors.base import Passage
-
-_CONTEXT: Final = 48
-"""Characters before a match in which its context word must stand."""
 
 _ESCAPE: Final = re.compile(r"(?<=\\)[bfnrtv]")
 _EMPHASIS: Final = re.compile(
@@ -53,8 +51,9 @@ class Pattern:
             expression itself. Has no look-arounds.
         check: confirms a match, such as a checksum; gets the text of the span.
         group: which group is the span.
-        context: a regular expression that must match within 48 characters before the span,
-            without regard to case.
+        context: a regular expression that must match within `within` characters before the
+            span, without regard to case.
+        within: how many; less than `guard.text.units.CONTEXT`.
         reach: tells where the span of a confirmed match ends, where that may be behind the
             group. An expression that may begin anywhere must have a limit, or it would take
             time that grows quadratically; what was confirmed is passed over and needs none.
@@ -71,6 +70,7 @@ class Pattern:
     check: Callable[[str], bool] | None = None
     group: int | str = 0
     context: str = ""
+    within: int = 48
     reach: Callable[[re.Match[str]], int] | None = None
 
 
@@ -111,7 +111,9 @@ class PatternDetector:
 
     @cached_property
     def _version(self) -> str:
-        parts = [(p.name, p.expression, p.evidence, p.group, p.context) for p in self._patterns]
+        parts = [
+            (p.name, p.expression, p.evidence, p.group, p.context, p.within) for p in self._patterns
+        ]
         return f"{self._release}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
     def __call__(self, passage: Passage) -> list[Finding]:
@@ -128,7 +130,8 @@ class PatternDetector:
         Of matches that lie inside another one of at least their evidence only the outer
         one counts; matches that merely overlap all count.
         """
-        forms = {form.text: form for form in (normalise(text), normalise(text, unescape=True))}
+        read = (normalise(text), normalise(text, unescape=True), normalise(text, unwrap=True))
+        forms = {form.text: form for form in read}
         readings = {r: form for t, form in forms.items() for r in (t, set_apart(t))}
         return _outermost(
             [
@@ -170,7 +173,7 @@ class PatternDetector:
         context = self._contexts[index]
         if context is not None:
             start = match.start(pattern.group)
-            if not context.search(match.string, max(0, start - _CONTEXT), start):
+            if not context.search(match.string, max(0, start - pattern.within), start):
                 return False
         return pattern.check is None or pattern.check(match[pattern.group])
 

@@ -160,6 +160,60 @@ def entropy(text: str) -> float:
     return -sum(n / len(text) * math.log2(n / len(text)) for n in counts)
 
 
+def encoded(text: str) -> bool:
+    """Return whether base64 stands for a text with a credential in it."""
+    plain = _plain(text)
+    return bool(plain) and bool(secret_detector().find(plain))
+
+
+def encoded_value(text: str) -> bool:
+    """Return whether base64 stands for a credential, or for a text with one in it."""
+    plain = _plain(text).removesuffix("\n")
+    return (_VISIBLE.fullmatch(plain) is not None and assigned(plain)) or encoded(text)
+
+
+def user_and_password(text: str) -> bool:
+    """Return whether base64 stands for a user and a password (RFC 7617), and no specimen's."""
+    user, _, password = _plain(text).partition(":")
+    plain = user.lower() != password.lower() and url_password(password)
+    return plain and len(password) >= _PASSWORD and (user.lower(), password) not in _SPECIMENS
+
+
+def basic(text: str) -> bool:
+    """Return whether what follows the scheme `Basic` is a credential."""
+    return user_and_password(text) if ":" in _plain(text) else random_looking(text)
+
+
+_PASSWORD: Final = 4
+_SPECIMENS: Final = frozenset(
+    {("aladdin", "open sesame"), ("aladdin", "opensesame"), ("test", "123\xa3")}
+)
+"""What RFC 7617 and everybody's introduction have."""
+
+_VISIBLE: Final = re.compile(r"[!-~]{8,200}")
+_TEXT: Final = re.compile(r"[\t\n\r -~]*")
+_HEAD_LENGTH: Final = 32
+
+
+def _plain(text: str) -> str:
+    """Return the text that base64 stands for, empty where that is none.
+
+    Images, hashes and keys themselves are none within their first few bytes.
+    """
+    head = _bytes(text[:_HEAD_LENGTH]).decode("latin-1")
+    return _bytes(text).decode("utf-8", "replace") if _TEXT.fullmatch(head) else ""
+
+
+def _bytes(text: str) -> bytes:
+    """Return what base64 of either alphabet stands for; a last character too few is left out."""
+    plain = text.rstrip("=").translate(_STANDARD)
+    plain = plain[: len(plain) - (len(plain) % 4 == 1)]
+    return base64.b64decode(plain + "=" * (-len(plain) % 4))
+
+
+_STANDARD: Final = str.maketrans("-_", "+/")
+
+
 def is_jwt(text: str) -> bool:
     """Return whether a dotted token's header is a JSON object with `alg` (RFC 7519).
 
@@ -581,8 +635,47 @@ _PATTERNS: Final = (
     ),
     Pattern(
         "bearer_token",
+        r"(?i:authorization[\"'\])]{0,3}\s{0,3}[:=,]\s{0,3}[\"']?basic\s{1,3})"
+        r"(?P<secret>[A-Za-z0-9+/_-]{8,2000}={0,2})",
+        _LIKELY,
+        r"(?i:authorization)",
+        basic,
+        "secret",
+    ),
+    Pattern(
+        "basic_credentials",
+        # As Docker's and npm's settings have them.
+        rf"(?:(?<![\w-])auth[\\]{{0,3}}[\"']{_QUOTE}\s{{0,3}}:|_auth\s?=)\s{{0,3}}{_QUOTE}"
+        r"(?P<secret>[A-Za-z0-9+/]{8,2000}={0,2})(?![\w+/=.-])",
+        _LIKELY,
+        r"auth[\\\"'\s]{0,6}[:=]",
+        user_and_password,
+        "secret",
+    ),
+    Pattern(
+        "kubernetes_secret",
+        r"(?<=\n)[ \t]{1,12}[\"']?(?!(?i:[\w.-]{0,40}(?:user|name|host|port|database|ur[il]|region|"
+        r"endpoint|bucket|\.crt)[\"']?:))[\w.-]{1,80}[\"']?:[ \t]{1,3}[\"']?"
+        r"(?P<secret>[A-Za-z0-9+/]{12,4096}={0,2})(?![\w+/=.:-])",
+        _LIKELY,
+        r"(?i:kind[\"']?:\s{0,3}[\"']?secret)",
+        encoded_value,
+        "secret",
+        context=r"kind[\"']?:\s{0,3}[\"']?secret\b",
+        within=400,
+    ),
+    Pattern(
+        "encoded_secret",
+        # What it consists of may not stand before it: it has one beginning and needs no limit.
+        r"(?<![\w+/-])[A-Za-z0-9+/_-]{32,}+={0,2}(?![\w.])",
+        _LIKELY,
+        r"[A-Za-z0-9+/_-]{32}",
+        encoded,
+    ),
+    Pattern(
+        "bearer_token",
         r"(?i:authorization[\"'\])]{0,3}\s{0,3}[:=,]\s{0,3}[\"']?"
-        r"(?:bearer|basic|token|apikey|ssws)\s{1,3})"
+        r"(?:bearer|token|apikey|ssws)\s{1,3})"
         r"(?P<secret>[A-Za-z0-9_.~+/-]{16,2000}={0,2})",
         _LIKELY,
         r"(?i:authorization)",

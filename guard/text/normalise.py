@@ -5,7 +5,7 @@ The base form undoes what hides text from a reader of bytes but not from a perso
 tags, control characters), and look-alike letters of other scripts in words that mix scripts
 (Unicode Technical Standard #39, the single characters whose skeleton is one ASCII letter).
 `deobfuscate` also undoes misspellings that hide words (`spelling`), `unescape` what is written in
-escapes (`escapes`).
+escapes (`escapes`), `unwrap` line ends within a key (`wrapped`).
 
 This module does not know what text means, which detector reads it, or how it was cut. Words
 written wholly in look-alikes of another script are left alone, since they cannot be told from
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 from guard.text.draft import Draft
 from guard.text.escapes import unescaped
 from guard.text.spelling import respelt
+from guard.text.wrapped import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,9 @@ class Normalised:
         return bisect_left(self._starts, position)
 
 
-def normalise(text: str, *, deobfuscate: bool = False, unescape: bool = False) -> Normalised:
+def normalise(
+    text: str, *, deobfuscate: bool = False, unescape: bool = False, unwrap: bool = False
+) -> Normalised:
     """Return `text` in the form in which detectors read it.
 
     Args:
@@ -121,6 +124,8 @@ def normalise(text: str, *, deobfuscate: bool = False, unescape: bool = False) -
         unescape: as it shows where HTML, Markdown, an address or JSON is read: escapes, tags and
             typographic dashes undone. A reading beside the text, for what is not shown so is
             changed too.
+        unwrap: without the line ends that were put into keys and base64. A reading beside the
+            text, for two of them may as well have been one below the other.
 
     The base form of ASCII text without control characters is the text itself, and the base form
     of a base form is unchanged. Takes time linear in the length.
@@ -135,6 +140,8 @@ def normalise(text: str, *, deobfuscate: bool = False, unescape: bool = False) -
         draft = _base(draft)
     if deobfuscate:
         draft = respelt(draft)
+    if unwrap:
+        draft = unwrapped(draft)
     if draft.text == text:
         same = range(0)
         return Normalised(text, text, same, same)

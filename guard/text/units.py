@@ -28,6 +28,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from guard.text.normalise import IGNORABLE, folded
+from guard.text.wrapped import BREAK, NO_BREAK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,7 @@ _CONTROLS: Final = bytes(code for code in range(128) if _UNSEEN.match(chr(code))
 # These separators are white space for `re` and do not show, so that they part nothing.
 _UNSEEN_SPACE: Final = r"\x1c-\x1f"
 _SPACE: Final = re.compile(rf"[^\S{_UNSEEN_SPACE}]+")
-_RUN: Final = re.compile(rf"\S*+(?:[{_UNSEEN_SPACE}]\S*+)*+")
+_RUN: Final = re.compile(rf"\S*+(?:(?:[{_UNSEEN_SPACE}]|{BREAK}[ \t]*+)\S*+)*+")
 
 # Chinese and Japanese put no white space behind a sentence. What of their signs is read as
 # ASCII's too may stand in a key, so that it ends one only beside one of their letters.
@@ -91,7 +92,7 @@ _FULL_STOP: Final = re.compile(
 )
 _SENTENCE: Final = re.compile(
     rf"{_FULL_STOP.pattern}(?:{_SPACE.pattern})?"
-    rf"""|[.!?\u2026\uff01\uff1f]["'\u201d\u2019)\]*_]*{_SPACE.pattern}|\n+"""
+    rf"""|[.!?\u2026\uff01\uff1f]["'\u201d\u2019)\]*_]*{_SPACE.pattern}|{NO_BREAK}\n*"""
 )
 
 

@@ -229,6 +229,11 @@ OTHER_SHAPES: Final[dict[str, tuple[Shape, ...]]] = {
 """Other forms of some formats."""
 
 
+def encode(text: str) -> str:
+    """Return a text in base64."""
+    return base64.b64encode(text.encode()).decode()
+
+
 def make(shape: Shape, seed: object) -> str:
     """Return a key of a shape; the same one for the same seed."""
     random = Random(repr(seed))
@@ -303,6 +308,13 @@ IN_CONTEXT: Final[dict[str, tuple[str, str, str]]] = {
         " now",
     ),
     "jwk_private_key": ('{"kty": "EC", "d": "', make(((B64URL, 43),), "jwk"), '"}'),
+    "basic_credentials": ('{"auth": "', encode("clerk:" + PASSWORD), '"}'),
+    "kubernetes_secret": (
+        "kind: Secret\nmetadata:\n  name: db\ndata:\n  PGADMIN: ",
+        encode(PASSWORD),
+        "\n",
+    ),
+    "encoded_secret": ("", encode(f"DB_PASSWORD={PASSWORD}\nPORT=5432\n"), "\n"),
     "session_cookie": ("Set-Cookie: session=", make(((LOWER, 32),), "cookie"), "; HttpOnly"),
     "bearer_token": ("Authorization: Bearer ", make(((ALNUM, 24),), "bearer"), '"'),
     "assigned_secret": ("password = '", PASSWORD, "'"),
@@ -626,6 +638,109 @@ def ppk(lines: int = 3, version: int = 3) -> str:
     end = f"Private-Lines: {lines}\n" + "\n".join([*rows[:-1], rows[-1][:28] + "=="])
     head = f"PuTTY-User-Key-File-{version}: ssh-rsa\nEncryption: none\nComment: mill\n"
     return f"{head}Public-Lines: 1\n{rows[0]}\n{end}\nPrivate-MAC: {make(((HEX, 64),), 'mac')}"
+
+
+ENVIRONMENT: Final = f"MILL=weir\nAWS_SECRET_ACCESS_KEY={make(((B64, 40),), 'aws')}\nPORT=80\n" * 2
+
+
+class TestEncoded:
+    """Credentials in base64."""
+
+    @pytest.mark.parametrize("width", [60, 64, 76, 80, 4000])
+    @pytest.mark.parametrize("gap", ["\n", "\r\n", "\n    "])
+    def test_a_file_is_found_whole(self, width: int, gap: str) -> None:
+        """Base64 of settings is, in one line or as tools break it."""
+        plain = encode(ENVIRONMENT)
+        key = gap.join(plain[at : at + width] for at in range(0, len(plain), width))
+        assert found(f"Here it is:\n\n{key}\n\nKeep it.") == [("encoded_secret", key)]
+
+    def test_it_may_be_encoded_twice(self) -> None:
+        """What base64 stands for is read as any text."""
+        assert [label for label, _ in found(encode(encode(ENVIRONMENT)))] == ["encoded_secret"]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            encode("The mill stood still while the rain fell on the weir. " * 9),
+            encode('<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0h24v24"/></svg>'),
+            encode('{"name": "mill", "password": "<your-password>", "port": 5432}'),
+            encode("DB_PASSWORD=changeme\nTOKEN=${TOKEN}\n"),
+            "iVBORw0KGgoAAAANSUhEUg" + make(((B64, 300),), "png"),
+            "sha512-" + make(((B64, 86),), "lock") + "==",
+            make(((HEX, 64),), "hash"),
+            "internationalizationAndLocalizationOfEverything",
+            "/usr/local/lib/python3/site-packages/mill/weir/settings/base",
+        ],
+    )
+    def test_ordinary_base64_is_none(self, text: str) -> None:
+        """Texts, pictures, digests, placeholders and paths are none."""
+        assert found(f"{text}\n") == []
+
+    def test_a_whole_configuration_of_docker_is_found(self) -> None:
+        """A Kubernetes secret may hold a file with credentials in it."""
+        login = encode("clerk:" + PASSWORD)
+        value = encode('{"auths":{"registry.weir.org":{"auth":"' + login + '"}}}')
+        text = f"kind: Secret\ndata:\n  .dockerconfigjson: {value}\n"
+        assert value in [span for _, span in found(text)]
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            f"username: {encode('weir-clerk7')}",
+            f"POSTGRES_HOST: {encode('db7.weir.internal')}",
+            f"tls.crt: {encode('-----BEGIN CERTIFICATE-----')}",
+            f"greeting: {encode('good morning to you')}",
+            f"digest: {make(((B64, 44),), 'digest')}",
+        ],
+    )
+    def test_what_else_is_in_a_kubernetes_secret_is_none(self, line: str) -> None:
+        """Names, hosts, certificates and words are none."""
+        assert found(f"kind: Secret\ndata:\n  {line}\n") == []
+
+    def test_only_a_secret_holds_secrets(self) -> None:
+        """Elsewhere a short value in base64 says nothing."""
+        assert found(f"kind: ConfigMap\nbinaryData:\n  icon: {encode(PASSWORD)}\n") == []
+
+    @pytest.mark.parametrize(
+        "plain",
+        ["aladdin:opensesame", "Aladdin:open sesame", "username:password", "clerk:clerk", "a:${P}"],
+    )
+    def test_specimens_of_basic_authentication_are_none(self, plain: str) -> None:
+        """What introductions show is nobody's password."""
+        assert found(f"Authorization: Basic {encode(plain)}\n") == []
+
+    @pytest.mark.parametrize("plain", ["bo:s3cr3t", "clerk:weirhouse", "clerk:tR9v:Q2x"])
+    def test_short_basic_credentials_are_found(self, plain: str) -> None:
+        """A user and a password are, however short."""
+        value = encode(plain)
+        assert found(f"Authorization: Basic {value}") == [("bearer_token", value)]
+
+
+class TestWrapped:
+    """Keys with line ends in them."""
+
+    @pytest.mark.parametrize("width", [64, 76, 80])
+    @pytest.mark.parametrize("name", ["anthropic_key", "github_fine_grained_token"])
+    def test_is_found_whole(self, name: str, width: int) -> None:
+        """A long key that a terminal or a mail broke is one finding."""
+        key = "9".join([f"{dict(SAMPLES)[name]}", make(((ALNUM, 60), (DIGIT, 9)), name)])
+        broken = "\n".join(key[at : at + width] for at in range(0, len(key), width))
+        assert found(f"Here:\n{broken}\n\nKeep it.") == [(name, broken)]
+
+    @pytest.mark.parametrize("width", [64, 76, 80])
+    def test_a_token_is_found_whole(self, width: int) -> None:
+        """So is a signed token of several lines."""
+        payload = encode(json.dumps({"sub": "weir-clerk-7 " * 12})).rstrip("=")
+        header = encode('{"alg":"RS256","typ":"JWT"}').rstrip("=")
+        token = ".".join([header, payload, make(((B64URL, 340), (DIGIT, 9)), "token")])
+        broken = "\n".join(token[at : at + width] for at in range(0, len(token), width))
+        assert found(f"Here:\n{broken}\n\nKeep it.") == [("jwt", broken)]
+
+    def test_words_behind_a_key_are_not_its_end(self) -> None:
+        """A line of words is no rest of the key above it."""
+        key = "github_pat_" + make(((ALNUM, 82),), "words")
+        text = f"{key}\nKeep it well"
+        assert found(text) == [("github_fine_grained_token", key)]
 
 
 class TestSsh2Key:

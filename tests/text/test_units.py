@@ -28,6 +28,7 @@ from guard.text.units import (
     unit_end,
     units,
 )
+from guard.text.wrapped import BREAK
 
 MANY = settings(max_examples=max(300, settings().max_examples))
 """At least 300 examples, in every profile."""
@@ -35,6 +36,7 @@ MANY = settings(max_examples=max(300, settings().max_examples))
 WORDS: Final = "The mill stood still while the rain fell on the weir"
 SENTENCE: Final = f"{WORDS}. "
 ZERO: Final = "\u200b"
+BROKEN: Final = re.compile(rf"{BREAK}+[ \t]*")
 HIDDEN: Final = re.compile(f"[{IGNORABLE}\ud800-\udfff]+")
 LINE: Final = "abcdefghijklmnopqrstuvwxyz0123456789+/ABCDEFGHIJKLMNOPQRSTUVWXYZab"
 
@@ -148,6 +150,10 @@ PIECES: Final = st.one_of(
             ssh2(40),
             ppk(3),
             ppk(40, 2),
+            "\n".join([LINE] * 3),
+            f"{LINE}\r\n  " * 9,
+            f"{LINE}\r",
+            f"{LINE}\n" * 90,
             "---- ",
             "---- BEGIN ",
             "PuTTY-User-Key-File-3",
@@ -286,6 +292,7 @@ class TestPrefix:
             "b " * 190 + pem(3) + "\n\nc. " * 60,
             f"{SENTENCE * 2}{pem(2)}{pem(2)}\n\n{SENTENCE * 2}",
             f"{'v ' * 198}{ssh2(9)}\n\n{SENTENCE * 2}",
+            f"{'v ' * 60}{LINE}\r\n{LINE}\n  {LINE}\n\n{SENTENCE * 2}",
             f"{'v ' * 190}{ppk(9)}\n\n{SENTENCE * 2}",
             f"{'d' * 380} {'e' * 90}   f{' ' * 50}g. h",
             f"{'v ' * 60}v.{chr(34) * 40} {SENTENCE * 3}",
@@ -346,8 +353,8 @@ class TestNeverCut:
         for start, end in units(text):
             if end == len(text) or text[end - 1].isspace() or text[end].isspace():
                 continue
-            before = re.search(r"\S*\Z", text[start:end])
-            after = re.match(r"\S*", text[end:])
+            before = re.search(r"\S*\Z", BROKEN.sub("", text[start:end]))
+            after = re.match(r"\S*", BROKEN.sub("", text[end:]))
             assert before is not None
             assert after is not None
             long = len(shown(before[0] + after[0])) >= RUN_LIMIT
@@ -393,6 +400,20 @@ class TestNeverCut:
         """The file may begin with it."""
         key = ppk(40)[ppk(40).index("Private-Lines") :]
         assert any(key[:-24] in unit for unit in cut(f"{SENTENCE}{key}\n{SENTENCE * 9}"))
+
+    @pytest.mark.parametrize("before", [0, 1, 113, 127, 395, 401])
+    @pytest.mark.parametrize("gap", ["\n", "\r\n", "\n    "])
+    def test_broken_base64_is_whole(self, before: int, gap: str) -> None:
+        """Line ends that tools put into base64 part no run."""
+        run = gap.join([LINE] * 20 + ["QQ=="])
+        text = f"{('v ' * before)[:before]}\n{run}\n\n{SENTENCE * 9}"
+        assert any(run in unit for unit in cut(text))
+
+    @pytest.mark.parametrize("line", ["-" * 80, "=" * 80, "." * 80, "a-path/of-words/" * 5])
+    def test_other_lines_end_a_unit(self, line: str) -> None:
+        """Rules, leaders and long paths are no base64."""
+        text = f"{'v ' * 55}\n{line}\n{SENTENCE * 9}"
+        assert cut(text)[0].endswith(f"{line}\n")
 
     @given(st.lists(st.one_of(st.integers(1, 60), st.just(SENTENCE)), min_size=1, max_size=12))
     def test_several_blocks_are_whole(self, parts: list[int | str]) -> None:
