@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from datetime import date
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -308,6 +309,60 @@ def belgian_number(text: str) -> bool:
     return any(97 - int(head + plain[:9]) % 97 == int(plain[9:]) for head in ("", "2"))
 
 
+def chinese_id(text: str) -> bool:
+    """Chinese resident identity number: a birthday, and MOD 11-2 (GB 11643, ISO 7064)."""
+    total = sum(d * 2 ** (17 - i) for i, d in enumerate(digits(text[:17])))
+    return _born(text[6:10], text[10:12], text[12:14]) and "10X98765432"[total % 11] == text[17]
+
+
+def korean_rrn(text: str) -> bool:
+    """South Korean resident registration number: a birthday, and a check digit modulo 11."""
+    found = digits(text)
+    century = "18" if found[6] in (9, 0) else "19" if found[6] in (1, 2, 5, 6) else "20"
+    weights = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
+    total = sum(w * d for w, d in zip(weights, found, strict=False))
+    born = _born(century + text[:2], text[2:4], text[4:6])
+    return born and (11 - total % 11) % 10 == found[12]
+
+
+def singapore_nric(text: str) -> bool:
+    """Singapore NRIC or FIN: the letter is the weighted sum modulo 11, by what stands first."""
+    kind = text[0]
+    total = sum(w * d for w, d in zip((2, 7, 6, 5, 4, 3, 2), digits(text), strict=True))
+    total += {"T": 4, "G": 4, "M": 3}.get(kind, 0)
+    letters = {"S": "JZIHGFEDCBA", "T": "JZIHGFEDCBA", "M": "XWUTRQPNJLK"}
+    return letters.get(kind, "XWUTRQPNMLK")[total % 11] == text[-1]
+
+
+def swiss_ahv(text: str) -> bool:
+    """Swiss AHV number: the check digit of EAN-13."""
+    return weighted(text, (1, 3) * 6 + (1,), 10)
+
+
+def norwegian_number(text: str) -> bool:
+    """Norwegian birth number: two check digits modulo 11."""
+    text = text.replace(" ", "")
+    first = weighted(text[:10], (3, 7, 6, 1, 8, 9, 4, 5, 2, 1), 11)
+    return first and weighted(text, (5, 4, 3, 2, 7, 6, 5, 4, 3, 2, 1), 11)
+
+
+def finnish_code(text: str) -> bool:
+    """Finnish personal identity code: a birthday, and a sign that is the number modulo 31."""
+    number = int(text[:6] + text[7:10])
+    born = 1 <= int(text[:2]) <= 31 and 1 <= int(text[2:4]) <= 12
+    return born and "0123456789ABCDEFHJKLMNPRSTUVWXY"[number % 31] == text[-1]
+
+
+def _born(year: str, month: str, day: str) -> bool:
+    """Return whether somebody alive may have been born that day."""
+    try:
+        return date(int(year), int(month), int(day)).year >= _OLDEST
+    except ValueError:
+        return False
+
+
+_OLDEST: Final = 1900
+
 _ALONE: Final = r"(?<![\w-])(?<!\d\.)"
 """Nothing before that a number could be the end of; the end of a sentence may be."""
 
@@ -524,6 +579,35 @@ _PATTERNS: Final = (
     ),
     _numbered("swedish_personnummer", r"(?:\d{2})?\d{6}[-+]\d{4}", swedish_personnummer, r"person"),
     _numbered("belgian_national_number", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", belgian_number),
+    _numbered("chinese_resident_id", r"[1-8]\d{5}(?:19|20)\d{9}[\dX]", chinese_id),
+    _numbered("south_korean_rrn", r"\d{2}[01]\d[0-3]\d-\d{7}", korean_rrn),
+    _numbered(
+        "singapore_nric",
+        r"[STFGM]\d{7}[A-Z]",
+        singapore_nric,
+        r"(?:\bnric\b|\bfin\b|singapore|identity)",
+    ),
+    _numbered(
+        "indian_pan",
+        r"[A-Z]{3}P[A-Z]\d{4}[A-Z]",  # P: a person's
+        lambda text: text[5:9] != "0000",
+        r"(?:\bpan\b|permanent account|income tax)",
+        _STRUCTURED,
+    ),
+    _numbered("swiss_ahv", r"756\.\d{4}\.\d{4}\.\d{2}", swiss_ahv),
+    _numbered("swiss_ahv", r"756 ?\d{4} ?\d{4} ?\d{2}", swiss_ahv, r"\b(?:ahv|avs|oasi)\b"),
+    _numbered(
+        "norwegian_birth_number",
+        r"[0-7]\d[0-5]\d{3} ?\d{5}",
+        norwegian_number,
+        r"(?:f.{1,2}dselsn|personn|\bfnr\b|d-nummer)",
+    ),
+    _numbered(
+        "finnish_identity_code",
+        r"\d{6}[-+A-FU-Y]\d{3}[0-9A-FHJ-NPR-Y]",
+        finnish_code,
+        r"(?:\bhetu\b|henkil.{1,2}tunnus|identity code|finnish)",
+    ),
     Pattern(
         "ip_address",
         # Four numbers may also be a version or a section.

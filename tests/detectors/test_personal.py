@@ -34,6 +34,12 @@ CHECKED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "indian_aadhaar": ("Aadhaar no. ", ("2341 2341 2346", "234123412346")),
     "australian_tfn": ("TFN ", ("123 456 782", "123456782")),
     "swedish_personnummer": ("personnummer ", ("811218-9876", "19811218-9876")),
+    "chinese_resident_id": ("", ("11010519491231002X",)),
+    "south_korean_rrn": ("", ("900101-1234568",)),
+    "singapore_nric": ("NRIC ", ("S1234567D",)),
+    "swiss_ahv": ("AHV ", ("756.9217.0769.85", "7569217076985")),
+    "norwegian_birth_number": ("fnr. ", ("01019010046",)),
+    "finnish_identity_code": ("hetu ", ("131052-308T",)),
     "belgian_national_number": ("", ("85.07.30-033.28", "17.07.30-033.84")),
 }
 """Kinds whose last character is, or ends, a checksum: words before, and numbers."""
@@ -44,6 +50,7 @@ OTHERS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "us_ssn": ("", ("219-45-6789",), ("000-45-6789", "666-45-6789", "219-00-6789", "219-45-0000")),
     "uk_nino": ("", ("AB 12 34 56 C", "JG103759A"), ("DB123456C", "GB123456C", "AB123456E")),
     "australian_medicare": ("Medicare ", ("2123 45670 1", "2123456701"), ("2123 45671 1",)),
+    "indian_pan": ("PAN ", ("AFZPK7190K",), ("AFZXK7190K", "AFZPK0000K")),
     "ip_address": ("", ("81.2.69.142", "2a00:1450:4001:81b::200e"), ("81.2.69.256", "1:2:3:4:5:6")),
 }
 """Kinds that are told by their form: words before, what is one, and what is none."""
@@ -137,6 +144,11 @@ class TestContext:
         "030 1234567",
         "21 284 698 25",
         "4222222222222",
+        "S1234567D",
+        "AFZPK7190K",
+        "7569217076985",
+        "01019010046",
+        "131052-308T",
     )
 
     @pytest.mark.parametrize("number", BARE)
@@ -154,6 +166,11 @@ class TestContext:
             ("portuguese_nif", "contribuinte n.º ", "501964843"),
             ("indian_aadhaar", "UIDAI ", "2341 2341 2346"),
             ("australian_tfn", "tax file number ", "123456782"),
+            ("singapore_nric", "Singapore identity card: ", "S1234567D"),
+            ("indian_pan", "Permanent Account Number: ", "AFZPK7190K"),
+            ("swiss_ahv", "num\u00e9ro AVS: ", "756 9217 0769 85"),
+            ("norwegian_birth_number", "f\u00f8dselsnummer: ", "01019010046"),
+            ("finnish_identity_code", "henkil\u00f6tunnus ", "131052-308T"),
             ("us_ssn", "SSN: ", "219456789"),
             ("us_ssn", "social security number ", "219 45 6789"),
             ("payment_card", "Visa ", "4222222222222"),
@@ -621,6 +638,12 @@ class TestNationalIds:
         number = 97 - int("1840119004123") % 97
         written = f"1 84 01 2A 004 123 {number:02}"
         assert found(f"NIR {written}.") == [("french_nir", written)]
+
+    def test_no_birthday_is_no_identity_number(self) -> None:
+        """A day that does not exist, or on which nobody alive was born, is none."""
+        for born in ("19491331", "18491231", "20490230"):
+            assert found("".join(f" 110105{born}002{last}" for last in f"{digits}X")) == []
+        assert found("".join(f" 901332-123456{last}" for last in digits)) == []
 
     def test_swedish_dates(self) -> None:
         """A month or day that does not exist is none, even where Luhn's check passes."""
