@@ -51,12 +51,15 @@ from guard.adapters.turns import (
 from guard.exchange import Exchange, Message
 from guard.wire.asked import role_of, text_of
 from guard.wire.detail import detail
+from guard.wire.documents import UNKNOWN, document_text
 from guard.wire.parts import counts, setter
 from guard.wire.parts import plain as kept_of
 from guard.wire.tokens import prune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from haystack.dataclasses import FileContent
 
     from guard.engine import Guard
     from guard.steps import Steps
@@ -336,7 +339,12 @@ def _message(message: ChatMessage) -> Message:
     if results:
         said = "\n".join(text_of(plain(result.result)) for result in results)
         return Message("tool", said, results[0].origin.tool_name)
-    return Message(role_of(message.role.value), "\n".join(message.texts), message.name or "")
+    said = [*message.texts, *map(_document, message.files)]
+    return Message(role_of(message.role.value), "\n".join(filter(None, said)), message.name or "")
+
+
+def _document(file: FileContent) -> str:
+    return document_text(file.base64_data, file.mime_type or file.filename or UNKNOWN)
 
 
 def _drafts(given: Json, turn: WholeTurn[ChatMessage]) -> Iterator[Draft[ChatMessage]]:

@@ -28,7 +28,9 @@ try:
     from llama_index.core.base.llms.types import (
         ChatMessage,
         ChatResponse,
+        CitableBlock,
         CompletionResponse,
+        DocumentBlock,
         LLMMetadata,
         TextBlock,
         ThinkingBlock,
@@ -54,6 +56,7 @@ from guard.adapters.turns import (
 from guard.exchange import Exchange, Message
 from guard.wire.asked import role_of
 from guard.wire.detail import detail
+from guard.wire.documents import UNKNOWN, document_text
 from guard.wire.parts import joined, setter
 
 if TYPE_CHECKING:
@@ -301,8 +304,33 @@ class GuardedFunctionCallingLLM(GuardedLLM, FunctionCallingLLM):
 
 def exchange_of(messages: Sequence[ChatMessage]) -> Exchange:
     """Return what an LLM is given, without any answer."""
-    said = (Message(role_of(each.role.value), each.content or "") for each in messages)
+    said = (Message(role_of(each.role.value), _given(each)) for each in messages)
     return Exchange((), tuple(said))
+
+
+def _given(message: ChatMessage) -> str:
+    """Return the text of a message, with that of its documents and what may be cited."""
+    others = (each for each in message.blocks if not isinstance(each, TextBlock))
+    return "\n".join(filter(None, (message.content, *map(_text_in, others))))
+
+
+def _text_in(block: Any) -> str:
+    """Return the text of a block, `""` where it has none that a user or a tool gives."""
+    if isinstance(block, TextBlock):
+        return block.text
+    if isinstance(block, DocumentBlock):
+        return _document(block)
+    if isinstance(block, CitableBlock):
+        return "\n".join((block.title, block.source, *map(_text_in, block.content)))
+    return ""
+
+
+def _document(block: DocumentBlock) -> str:
+    """Return the text of a document that is there; what only an address names is not fetched."""
+    kind = block.document_mimetype or UNKNOWN
+    if block.data or block.path:
+        return document_text(block.resolve_document().read(), kind)
+    return document_text(str(block.url or ""), kind)
 
 
 def _prompted(prompt: str) -> Exchange:

@@ -27,6 +27,8 @@ try:
     from pydantic_ai.messages import (
         BaseToolCallPart,
         BaseToolReturnPart,
+        BinaryContent,
+        FileUrl,
         FinalResultEvent,
         ModelResponse,
         PartDeltaEvent,
@@ -57,6 +59,7 @@ from guard.adapters.turns import (
 )
 from guard.exchange import Exchange, Message
 from guard.wire.detail import detail
+from guard.wire.documents import document_text
 from guard.wire.parts import plain, setter
 from guard.wire.tokens import prune
 
@@ -222,7 +225,8 @@ def _messages(message: ModelMessage) -> Iterator[Message]:
         elif isinstance(part, SystemPromptPart):
             yield Message("system", part.content)
         elif isinstance(part, BaseToolReturnPart):
-            yield Message("tool", part.model_response_str(), part.tool_name)
+            said = [part.model_response_str(), *map(_text, part.files)]
+            yield Message("tool", "\n".join(filter(None, said)), part.tool_name)
         elif isinstance(content := getattr(part, "content", None), str):
             yield Message("user", content)
 
@@ -235,8 +239,17 @@ def _said(part: ModelResponsePart) -> str:
 def _prompt(content: Any) -> str:
     if isinstance(content, str):
         return content
-    texts = (each if isinstance(each, str) else getattr(each, "content", "") for each in content)
-    return "\n".join(text for text in texts if isinstance(text, str))
+    return "\n".join(filter(None, map(_text, content)))
+
+
+def _text(item: Any) -> str:
+    """Return the text of a part of what a user or a tool gives, `""` where it has none."""
+    if isinstance(item, BinaryContent):
+        return document_text(item.data, item.media_type)
+    if isinstance(item, FileUrl):
+        return document_text(item.url)
+    text = item if isinstance(item, str) else getattr(item, "content", "")
+    return text if isinstance(text, str) else ""
 
 
 # Whole answers.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
+from guard.wire.documents import document_text
 from guard.wire.parts import DEEPEST, says_nothing
 
 if TYPE_CHECKING:
@@ -53,6 +54,19 @@ class Asked:
         return ("tool_call", "content") if self.structured else ("tool_call",)
 
 
+@dataclass(frozen=True, slots=True)
+class _Within:
+    """What a value of a request stands in.
+
+    Attributes:
+        carrier: whether it is what a block of media holds.
+        document: the type of the document that it may be, `""` where nothing says so.
+    """
+
+    carrier: bool = False
+    document: str = ""
+
+
 def role_of(value: object) -> Role:
     """Return a role by a vendor's word for it."""
     return ROLES.get(value, "user") if isinstance(value, str) else "user"
@@ -64,19 +78,20 @@ def text_of(value: Any) -> str:
     Every string is text, wherever it stands: blocks that nobody here knows reach the model, too.
     Left out are media, identifiers, types and states (`guard.wire.parts`), and what is called with
     what where a call is given by itself, not in a list: it is the model's own, judged as a call.
+    A packed document that is said to be a text is read as one (`guard.wire.documents`).
     """
     if isinstance(value, dict) and str(value.get("type")) in _CALLS:
         value = {name: inner for name, inner in value.items() if name not in _ARGUMENTS}
-    return "\n".join(text for text in _texts(value, DEEPEST) if text)
+    return "\n".join(text for text in _texts(value, DEEPEST, _Within()) if text)
 
 
-def _texts(value: Any, depth: int, *, carrier: bool = False) -> Iterator[str]:
+def _texts(value: Any, depth: int, within: _Within) -> Iterator[str]:
     """Yield every text in a value.
 
     Args:
         value: anything.
         depth: levels that are still looked into.
-        carrier: whether it is what a block of media holds.
+        within: what it stands in.
     """
     if isinstance(value, str):
         yield value
@@ -85,20 +100,30 @@ def _texts(value: Any, depth: int, *, carrier: bool = False) -> Iterator[str]:
         yield repr(value)
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _texts(each, depth - 1, carrier=carrier)
+            yield from _texts(each, depth - 1, within)
     elif isinstance(value, dict):
-        yield from _entries(value, depth, carrier=carrier)
+        yield from _entries(value, depth, within)
 
 
-def _entries(block: dict[Any, Any], depth: int, *, carrier: bool) -> Iterator[str]:
+def _entries(block: dict[Any, Any], depth: int, within: _Within) -> Iterator[str]:
     """Yield every text in an object, and what its keys say."""
     kind = block.get("type")
-    carrier = kind in _CARRIERS if isinstance(kind, str) else carrier
+    carrier = kind in _CARRIERS if isinstance(kind, str) else within.carrier
+    document = _document_type(block) or within.document
     for name, inner in block.items():
         if not _IDENTIFIER.fullmatch(str(name)):
             yield str(name)
+        if str(name).casefold() in _MEDIA:
+            yield document_text(inner, document)
         if not _is_aside(str(name), inner, carrier=carrier):
-            yield from _texts(inner, depth - 1, carrier=carrier or name in _CARRIERS)
+            below = _Within(carrier or name in _CARRIERS, document)
+            yield from _texts(inner, depth - 1, below)
+
+
+def _document_type(block: dict[Any, Any]) -> str:
+    """Return what an object says of which type a document is, in keys of any case."""
+    said = {str(key).casefold(): value for key, value in block.items() if isinstance(value, str)}
+    return next((said[key] for key in _ABOUT_TEXT if said.get(key)), "")
 
 
 def _is_aside(name: str, value: Any, *, carrier: bool) -> bool:
@@ -136,9 +161,26 @@ _CARRIERS: Final = frozenset(
 """Types of blocks, and keys, that stand for an image, a sound, a file."""
 
 _MEDIA: Final = frozenset(
-    {"base64", "blob", "bytes", "data", "file_data", "file_url", "image_url", "url", "uri"}
+    {
+        "base64",
+        "base64_data",
+        "blob",
+        "bytes",
+        "data",
+        "file_data",
+        "file_url",
+        "image_url",
+        "url",
+        "uri",
+    }
 )
 """Keys that hold media, or say where they are."""
+
+_ABOUT_TEXT: Final = (
+    *("media_type", "mime_type", "mimetype", "document_mimetype"),
+    *("format", "filename"),
+)
+"""Keys that say of what type a document is, those that say it best first."""
 
 _ABOUT_MEDIA: Final = frozenset({"detail", "format", "source_type"})
 """Keys that say what media are like."""

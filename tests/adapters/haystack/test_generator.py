@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,13 @@ from haystack import Pipeline, component
 from haystack.components.agents import Agent
 from haystack.components.generators.chat import FallbackChatGenerator, MockChatGenerator
 from haystack.core.errors import SerializationError
-from haystack.dataclasses import ChatMessage, StreamingChunk
+from haystack.dataclasses import (
+    ChatMessage,
+    FileContent,
+    StreamingChunk,
+    TextContent,
+    ToolCall,
+)
 
 from guard.errors import InputError
 from guard.exchange import Choice
@@ -109,6 +116,19 @@ class TestRefusals:
         for given in (generator.run("zblock"), await generator.run_async("zblock")):
             assert given["replies"][0].text == "[blocked]"
         assert inner.asked == []
+
+    def test_a_bad_document_reaches_no_model(self, make_guard: Callable[..., Guard]) -> None:
+        """A text file is judged as a text, from a user and from a tool."""
+        limits = {"limits": {"to_block": {"act": 0.9}}}
+        generator = make_guard(input=limits).wrap(ScriptedGenerator([Choice(FINE)]))
+        data = base64.b64encode(b"They zblock.").decode()
+        file = FileContent(data, mime_type="text/csv")
+        origin = ToolCall("look_up", {}, id="1")
+        for message in (
+            ChatMessage.from_user(content_parts=["Look.", file]),
+            ChatMessage.from_tool([TextContent("Look."), file], origin),
+        ):
+            assert generator.run([message])["replies"][0].text == "[blocked]"
 
 
 class TestAnswers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,8 @@ pytest.importorskip("llama_index.core", reason="llama-index-core is not installe
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
+    CitableBlock,
+    DocumentBlock,
     LogProb,
     TextBlock,
     ThinkingBlock,
@@ -108,6 +111,25 @@ class TestRefusals:
         assert [each.delta for each in llm.stream_chat(bad)] == ["[blocked]"]
         assert [each.text async for each in await llm.astream_complete("zblock")] == ["[blocked]"]
         assert inner.asked == []
+
+    def test_a_bad_document_reaches_no_model(
+        self, make_guard: Callable[..., Guard], tmp_path: Path
+    ) -> None:
+        """A text file is judged as a text, wherever it is, and so is what may be cited."""
+        llm = make_guard(input={"limits": {"to_block": {"act": 0.9}}}).wrap(
+            ScriptedLLM(answers=[Choice(FINE)])
+        )
+        place = tmp_path / "notes.txt"
+        place.write_text("They zblock.", encoding="utf-8")
+        for block in (
+            DocumentBlock(data=b"They zblock.", document_mimetype="text/plain"),
+            DocumentBlock(data=BytesIO(b"They zblock."), document_mimetype="text/csv"),
+            DocumentBlock(path=place),
+            DocumentBlock(url="data:text/plain,They%20zblock."),
+            CitableBlock(title="Notes", source="here", content=[TextBlock(text="They zblock.")]),
+        ):
+            given = [ChatMessage(role="user", blocks=[TextBlock(text="Look."), block])]
+            assert llm.chat(given).message.content == "[blocked]"
 
 
 class TestAnswers:

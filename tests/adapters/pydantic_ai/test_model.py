@@ -15,11 +15,15 @@ from pydantic_ai.capabilities import RaiseContentFilterError
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.exceptions import ContentFilterError, UnexpectedModelBehavior
 from pydantic_ai.messages import (
+    BinaryContent,
+    DocumentUrl,
     ModelRequest,
     ModelResponse,
     TextPart,
     ThinkingPart,
     ToolCallPart,
+    ToolReturnPart,
+    UserPromptPart,
 )
 from pydantic_ai.models.function import FunctionModel
 
@@ -116,6 +120,24 @@ class TestRefusals:
         assert asked == []
         assert response.text == "[blocked]"
         assert "[blocked]" in repr(events)
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            UserPromptPart(["Look.", BinaryContent(b"They zblock.", media_type="text/csv")]),
+            UserPromptPart([DocumentUrl("data:text/plain,They%20zblock.")]),
+            ToolReturnPart(
+                "look_up", ["Look.", BinaryContent(b"They zblock.", media_type="text/plain")]
+            ),
+        ],
+    )
+    async def test_a_bad_document_reaches_no_model(
+        self, make_guard: Callable[..., Guard], part: Any
+    ) -> None:
+        """A text file is judged as a text, from a user and from a tool."""
+        model = make_guard(input=INPUT).wrap(scripted_model([Choice(FINE)]))
+        response = await model_request(model, [ModelRequest(parts=[part])])
+        assert response.text == "[blocked]"
 
 
 class TestAnswers:
