@@ -274,6 +274,11 @@ class Guards:
         """The judges of the server's own class."""
         return self._judges[self._settings.security_class]
 
+    @property
+    def every(self) -> tuple[Judges, ...]:
+        """The judges of each class in use, once."""
+        return tuple({id(judges): judges for judges in self._judges.values()}.values())
+
     def of(self, caller: Caller, path: str) -> Judges:
         """Return who judges a request: the stricter of its key's and its route's class."""
         route = self._settings.route(path)

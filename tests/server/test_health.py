@@ -84,6 +84,26 @@ class TestReady:
         moody.fails = False
         assert client.get("/health/ready").status_code == 200
 
+    def test_every_class_is_tested(
+        self,
+        moody: Moody,
+        make_app: Callable[..., FastAPI],
+        make_judges: Callable[..., Judges],
+    ) -> None:
+        """A server is not ready where a detector of a route's class fails."""
+        limits = {"to_block": {"act": 0.9}}
+        fine = make_judges(Moody(), limits=limits)
+        other = make_judges(moody, limits=limits)
+        moody.fails = True
+        app = make_app(
+            load=lambda: {"public": fine, "critical": other},
+            routes=[{"path": "/v1/responses", "security_class": "critical"}],
+        )
+        with serve_in_thread(app) as served:
+            answer = httpx2.get(f"{served.url}/health/ready", timeout=30)
+        assert (answer.status_code, answer.json()["status"]) == (503, "failing")
+        assert answer.json()["detectors"] == {"moody": "failed"}
+
     def test_cached(self, client: httpx2.Client, moody: Moody) -> None:
         """However many ask, the test runs about once a second."""
         began = time.monotonic()
