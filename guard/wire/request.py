@@ -58,6 +58,8 @@ KNOWN: Final = _HOLDERS | {
 }
 """Every key that some format reads in a request."""
 
+_NOT_UTF_8: Final = "the body is not in UTF-8: send it as JSON in UTF-8"
+
 _PLAIN: Final = ("", "identity")
 """Encodings of a body that is not packed."""
 
@@ -94,7 +96,10 @@ def _parsed(content: bytes) -> tuple[Json, bool]:
         # Readers in the wild take a byte order mark; Python's own reader takes far more.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UnreadError("the body is not in UTF-8: send it as JSON in UTF-8") from None
+        raise UnreadError(_NOT_UTF_8) from None
+    if "\0" in text:
+        # No JSON holds it, and UTF-16 without a mark does.
+        raise UnreadError(_NOT_UTF_8)
     try:
         return parse(text)
     except BodyError:

@@ -47,6 +47,7 @@ UNREAD: Final[dict[str, tuple[bytes, dict[str, str], str]]] = {
     "no UTF-8": (CHAT.replace(b'"m"', b'"m","user":"\xff"'), {}, "UTF-8"),
     "a lone surrogate": (CHAT.replace(b'"m"', b'"m","user":"\xed\xa0\x80"'), {}, "UTF-8"),
     "UTF-16": (CHAT.decode().encode("utf-16"), {}, "UTF-8"),
+    "UTF-16 without a mark": (CHAT.decode().encode("utf-16-le"), {}, "UTF-8"),
     "two marks": (b"\xef\xbb\xbf" * 2 + CHAT, {}, "no JSON object"),
     "something behind it": (CHAT + b"\n{}", {}, "nothing behind"),
     "a list": (b"[" + CHAT + b"]", {}, "no JSON object"),
