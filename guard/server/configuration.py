@@ -47,7 +47,10 @@ _MENDS: Final = {
     HASH: "write what `guard serve --hash-key` prints, never the key itself",
     LABEL: "use letters, digits, `.`, `_` and `-`",
     PATH: "begin with `/`",
-    HTTP_URL: "write `http://` or `https://`, a host, and no query",
+    HTTP_URL: (
+        "write `http://` or `https://`, a host, no query, and no user or password: a key stands in "
+        "`upstream_key` or `fallback_key`, and what a client sends as `authorization` goes on"
+    ),
     HOOK_URL: "write `https://` or `http://`, a host, and no fragment",
 }
 

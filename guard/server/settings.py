@@ -37,7 +37,7 @@ HASH: Final = r"^sha256:[0-9a-f]{64}$"
 
 LABEL: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 PATH: Final = r"^/[\x21-\x7e]*$"
-HTTP_URL: Final = r"^https?://[^\s?#]+$"
+HTTP_URL: Final = r"^https?://[^\s?#/@]+(/[^\s?#]*)?$"
 HOOK_URL: Final = r"^https?://[^\s?#]+(\?[^\s#]*)?$"
 
 SECRET: Final = ("fallback_key", "keys", "upstream_key", "webhook", "webhook_secret")

@@ -157,6 +157,16 @@ class TestProblems:
         """A file's mistake is named with its line."""
         assert any(each.startswith(problem) for each in problems(write(tmp_path, text)))
 
+    @pytest.mark.parametrize("name", ["upstream", "fallback_upstream"])
+    def test_no_password_in_a_backends_url(self, name: str) -> None:
+        """It would be sent nowhere and shown at the start: it is refused, and not shown."""
+        found = "\n".join(problems(**{name: "https://ada:p4ss@models.example/v1"}))
+        assert f"`--{name.replace('_', '-')}`: is not of the right form" in found
+        assert "no user or password" in found
+        assert "p4ss" not in found
+        paths = load_settings(upstream="http://[::1]:8000/models/@main")
+        assert paths.upstream == "http://[::1]:8000/models/@main"
+
     def test_no_file(self, tmp_path: Path) -> None:
         """A file that is not there is an error, and not the defaults."""
         assert "cannot be read" in problems(tmp_path / "none.yaml")[0]
