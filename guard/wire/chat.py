@@ -83,6 +83,7 @@ def _entry(entry: Json, place: str) -> Iterator[Part]:
         yield from others(message, other)
         return
     yield from joined(_message(message, index, other, entry))
+    yield from _spoken(message.get("audio"), index, other)
 
 
 def _message(message: Json, index: int, other: Channel, entry: Json) -> Iterator[Part]:
@@ -94,7 +95,19 @@ def _message(message: Json, index: int, other: Channel, entry: Json) -> Iterator
             yield replace(part, put=_no_tokens(entry, part.put)) if tokens else part
     if any(message.get(key) is not None for key in _CALLS):
         yield from _calls(message, index, other)
-    yield from others(message, other, (*_TEXTS, *_CALLS))
+    yield from others(message, other, (*_TEXTS, *_CALLS, "audio"))
+
+
+def _spoken(audio: Any, index: int, other: Channel) -> Iterator[Part]:
+    """Yield the texts of a spoken answer: a sound says what its transcript says.
+
+    So it leaves as it is or not at all: what is taken out of a transcript would still be heard.
+    """
+    known = isinstance(audio, dict) and isinstance(audio.get("transcript"), str)
+    if known:
+        channel = Channel(f"choices[{index}].transcript", "content", index, "", sealed=True)
+        yield Part(channel, audio["transcript"], setter(audio, "transcript"))
+    yield from others(audio, replace(other, name=f"{other.name}.audio"), ("transcript",) * known)
 
 
 def _text(message: Json, key: str, kind: ChannelKind, index: int, other: Channel) -> Iterator[Part]:

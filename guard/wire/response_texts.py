@@ -329,7 +329,10 @@ def _unknown(event: Json, place: str, stem: str, state: str) -> Iterator[Part]:
     if state == "delta" and isinstance(delta, str):
         handled = ("delta",)
         if not is_data(delta):
-            channel = Channel(_unknown_name(stem, place, event), "content", 0, "")
+            # What is taken out of a transcript would still be heard.
+            heard = stem == "audio.transcript"
+            name = _unknown_name(stem, place, event)
+            channel = Channel(name, "content", 0, "", sealed=heard)
             yield Part(channel, delta, _without_tokens(event, setter(event, "delta")))
     yield from others(event, _other(place), handled)
 

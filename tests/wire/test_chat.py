@@ -349,6 +349,30 @@ class TestWithheld:
         assert (message.content, message.tool_calls) == ("I look.\n\n[blocked]", None)
         assert b'look"' not in left
 
+    @pytest.mark.parametrize("word", REMOVED)
+    def test_spoken(self, through: Pass, heard: Heard, word: str) -> None:
+        """A transcript leaves once it was judged; nothing is taken out, since it would be heard."""
+        sound = "QUJD" * 300
+        said = [
+            {"id": "a", "transcript": CALM},
+            *({"transcript": piece} for piece in ("A z", word[1:4], f"{word[4:]}.")),
+            {"data": sound},
+        ]
+        left = through(sse(*(chunk(delta(audio=each)) for each in said)))
+        texts = heard(left)
+        transcript = texts.get(".choices[0].delta.audio.transcript", "")
+        assert "A z" not in transcript
+        assert CALM.startswith(transcript)
+        assert sound not in left.decode()
+        assert read(left)[-1]["choices"][0]["finish_reason"] == "stop"
+
+    def test_spoken_well(self, through: Pass) -> None:
+        """A spoken answer that passes leaves byte for byte, with its sound."""
+        said = [{"id": "a", "transcript": piece} for piece in ("The pond ", "is still.")]
+        spoken = [*said, {"data": "QUJD" * 300}, {"expires_at": 1}]
+        data = sse(*(chunk(delta(audio=each)) for each in spoken), chunk(delta(finish="stop")))
+        assert through(data) == data
+
     def test_body(self, whole: Callable[..., Json]) -> None:
         """A whole response says the same, and keeps what it is known by."""
         body = body_of(Reply((Choice("A zblock."),)))
