@@ -49,6 +49,7 @@ from guard.wire.asked import Asked, text_of
 from guard.wire.detail import DEFAULT_STYLE, detail
 from guard.wire.formats import FORMATS, Call
 from guard.wire.parts import BodyError, parse, written
+from guard.wire.request import UnreadError, document_of
 from guard.wire.sse import Event
 
 if TYPE_CHECKING:
@@ -121,6 +122,14 @@ class Request:
         except BodyError:
             return None
         return document if same else None
+
+    @cached_property
+    def vendors(self) -> Json:
+        """Its JSON in a vendor's format, empty where applications may read it in another way."""
+        try:
+            return document_of(self.body)
+        except UnreadError:
+            return {}
 
     def texts(self, path: Path) -> Iterator[str]:
         """Yield what stands at `path` in its JSON and, under that name, in its query."""
@@ -196,11 +205,11 @@ class Wire(Form):
 
     def asked(self, request: Request) -> Asked:
         """Return what a request asks for."""
-        return self._form.asked(request.document or {})
+        return self._form.asked(request.vendors)
 
     def walk(self, guard: Guard, request: Request, content: Content) -> Walk | None:
         """Return what judges a successful answer, `None` where that is none of this form."""
-        call = Call(guard, self._form, request.document or {}, self._style)
+        call = Call(guard, self._form, request.vendors, self._style)
         if content.kind == JSON:
             return Whole(lambda data: call.body(utf_8(data)))
         if content.kind == EVENTS:

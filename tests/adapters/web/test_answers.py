@@ -481,6 +481,23 @@ class TestRecords:
             assert answer.unheard()
         assert logs[0]["why"] == "no prompt in the request"
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"messages": [{"content": "a"}], "Messages": [{"content": "b"}]}',
+            b'{"messages": [{"content": "a", "Content": "b"}]}',
+            b'{"messages": [{"content": "a"}], "messages": [{"content": "b"}]}',
+            '{"messages": [{"content": "a"}]}'.encode("utf-16"),
+        ],
+    )
+    def test_no_one_prompt(self, make_guard: Make, body: bytes) -> None:
+        """Where applications may read another prompt in a vendor's format, none counts as heard."""
+        guard = make_guard(input={"limits": {"to_block": {"act": 0.9}}})
+        desk = Desk(guard, {"/": Wire("chat")})
+        route = desk.route("POST", "/")
+        assert route is not None
+        assert Answer(desk, route, request_of(body=body)).unheard()
+
 
 STARLETTE: Final = (
     *("/", "/a", "/a/", "/a/7", "/a//7", "/{x}", "/a/{x}", "/a/{x}/", "/{x}/7", "/{x:path}"),
