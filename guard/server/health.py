@@ -126,7 +126,7 @@ class SelfTest:
         scorers = [judges.scorer for judges in self._service.guards.every]
         verdicts = await asyncio.gather(*(scorer.acheck(_TRIAL) for scorer in scorers))
         seen = [verdict.coverage for verdict in verdicts]
-        said = [entry for coverage in seen for entry in coverage.detectors.items()]
+        said = [(name, str(how)) for each in seen for name, how in each.detectors.items()]
         # One that failed under any class has failed.
         self._detectors = dict(said) | {name: how for name, how in said if how != "ok"}
         complete = all(coverage.complete for coverage in seen)
