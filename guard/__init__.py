@@ -78,6 +78,30 @@ _HOMES: Final = {
     "Verdict": "guard.verdict",
 }
 
+if TYPE_CHECKING:
+    from guard.audit.keys import PublicKey as PublicKey
+    from guard.audit.profile import Fingerprint as Fingerprint
+    from guard.audit.tag import Tag as Tag
+    from guard.driver import Driver as Driver
+    from guard.live.alarms import Notifier as Notifier
+    from guard.live.stores import Store as Store
+    from guard.session import Session as Session
+
+_HINTED: Final = {
+    "Driver": "guard.driver",
+    "Fingerprint": "guard.audit.profile",
+    "Notifier": "guard.live.alarms",
+    "PublicKey": "guard.audit.keys",
+    "Session": "guard.session",
+    "Store": "guard.live.stores",
+    "Tag": "guard.audit.tag",
+}
+"""Types that hints of public names mention; import them from their modules.
+
+A hint such as `guard.Tag` loads the module when somebody reads the hint (`get_type_hints`,
+pydantic, FastAPI), and not before.
+"""
+
 __all__ = [
     "CATEGORIES",
     "NOT_GIVEN",
@@ -117,10 +141,11 @@ __all__ = [
 if not TYPE_CHECKING:  # type checkers read the imports above and find misspelt names
 
     def __getattr__(name: str) -> Any:
-        """Load a public name's module when the name is first used (PEP 562)."""
-        if name not in _HOMES:
+        """Load a name's module when the name is first used (PEP 562)."""
+        home = _HOMES.get(name) or _HINTED.get(name)
+        if home is None:
             raise AttributeError(f"module `guard` has no attribute `{name}`")
-        value = getattr(import_module(_HOMES[name]), name)
+        value = getattr(import_module(home), name)
         globals()[name] = value
         return value
 

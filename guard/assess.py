@@ -13,13 +13,11 @@ This module does not know what a class does about a risk, or where a prior comes
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping  # noqa: TC003  # hints are read at run time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from guard.detectors.base import Finding
+import guard  # noqa: TC001  # hints are read at run time
 
 DetectorStatus = Literal["ok", "failed", "timed_out", "invalid", "skipped"]
 """How a detector fared over a whole exchange: the worst that happened to it.
@@ -82,7 +80,7 @@ class Assessment:
     """
 
     risks: Mapping[str, float]
-    findings: tuple[Finding, ...]
+    findings: tuple[guard.Finding, ...]
     coverage: Coverage
 
 
@@ -106,7 +104,7 @@ def live_risk(evidence: float, prior: float) -> float:
     return grown / (1.0 + grown)
 
 
-def strongest(findings: Iterable[Finding]) -> dict[str, float]:
+def strongest(findings: Iterable[guard.Finding]) -> dict[str, float]:
     """Return the highest evidence per category; what is no number counts as infinite."""
     best: dict[str, float] = {}
     for finding in findings:

@@ -9,36 +9,33 @@ or mended (`guard.session`), and nothing about threads (`guard.driver`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, overload
+from typing import Any, Final, NoReturn, Self, TypeVar, overload
 
+import guard  # noqa: TC001  # hints are read at run time
 from guard.batch import Verdicts
-from guard.categories import CATEGORIES
+from guard.categories import CATEGORIES, Side
 from guard.detectors.base import Detector
 from guard.driver import Driver, Live
 from guard.errors import ConfigurationError, InputError
 from guard.exchange import Channel, Choice, Exchange, Message, ToolCall
 from guard.policy import check_categories
+from guard.protect import OnBlock, protect
+from guard.security_class import SecurityClass  # noqa: TC001  # hints are read at run time
 from guard.session import CONTENT, Session
 from guard.steps import Deployment
 from guard.stream import AsyncGuardedStream, Following, GuardedStream
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
-
-    from guard.audit.keys import PublicKey
-    from guard.audit.profile import Fingerprint
-    from guard.audit.tag import Tag
-    from guard.categories import Side
-    from guard.detectors.fingerprints import ProtectedText
-    from guard.journal.store import Journal
-    from guard.live.alarms import Notifier
-    from guard.live.stores import Store
-    from guard.protect import OnBlock
-    from guard.security_class import SecurityClass
-    from guard.verdict import Verdict
+from guard.verdict import Verdict  # noqa: TC001  # hints are read at run time
 
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound="Callable[..., Any]")
@@ -81,7 +78,7 @@ class Guard:
         security_class: SecurityClass,
         detectors: Iterable[Detector],
         *,
-        journal: Journal | None = None,
+        journal: guard.Journal | None = None,
         language: str | None = None,
         redactor: Callable[[str], str] | None = None,
         live: Live | None = None,
@@ -129,14 +126,14 @@ class Guard:
         *,
         model: str | Path | None = None,
         detectors: Iterable[Detector] = (),
-        protected: Iterable[ProtectedText] = (),
-        journal: Journal | str | Path | _NotGiven | None = NOT_GIVEN,
+        protected: Iterable[guard.ProtectedText] = (),
+        journal: guard.Journal | str | Path | _NotGiven | None = NOT_GIVEN,
         language: str | None = None,
-        tag: Tag | bytes | str | Path | None = None,
-        trust: PublicKey | str | Path | Iterable[PublicKey | str | Path] = (),
-        fingerprint: Fingerprint | None = None,
-        live: Live | Store | bool = False,
-        notify: Sequence[Notifier] = (),
+        tag: guard.Tag | bytes | str | Path | None = None,
+        trust: guard.PublicKey | str | Path | Iterable[guard.PublicKey | str | Path] = (),
+        fingerprint: guard.Fingerprint | None = None,
+        live: Live | guard.Store | bool = False,
+        notify: Sequence[guard.Notifier] = (),
     ) -> Guard:
         """Load a guard with the bundled model and pattern packs.
 
@@ -224,7 +221,7 @@ class Guard:
         return self._driver
 
     @property
-    def journal(self) -> Journal | None:
+    def journal(self) -> guard.Journal | None:
         """Where flagged, rewritten and blocked responses are kept."""
         return self._journal
 
@@ -388,8 +385,6 @@ class Guard:
 
         See `guard.protect.protect`.
         """
-        from guard.protect import protect  # noqa: PLC0415  # it imports this module's types
-
         return protect(self, function, on_block=on_block)
 
     def _now(self, conversation: str) -> Deployment:
@@ -469,7 +464,7 @@ def _listed(at: str, values: object) -> Iterator[tuple[str, object]]:
         yield f"{at}[{number}]", value
 
 
-def _open_journal(journal: Journal | str | Path | _NotGiven | None) -> Journal | None:
+def _open_journal(journal: guard.Journal | str | Path | _NotGiven | None) -> guard.Journal | None:
     if journal is None:
         return None
     from guard.journal.store import Journal as Store  # noqa: PLC0415  # loads SQLAlchemy
@@ -485,10 +480,10 @@ def _open_journal(journal: Journal | str | Path | _NotGiven | None) -> Journal |
 
 
 def _followed(
-    live: Live | Store | bool,  # noqa: FBT001  # as `Guard.load` was given it
+    live: Live | guard.Store | bool,  # noqa: FBT001  # as `Guard.load` was given it
     security_class: SecurityClass,
     detectors: Sequence[Detector],
-    notify: Sequence[Notifier],
+    notify: Sequence[guard.Notifier],
 ) -> Live | None:
     if callable(notify):
         raise ConfigurationError("`notify` must be a list: put a single notifier in brackets")

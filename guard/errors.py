@@ -17,12 +17,10 @@ security class's `on_failure`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Sequence  # noqa: TC003  # hints are read at run time
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from guard.verdict import Verdict
+import guard  # noqa: TC001  # hints are read at run time
 
 
 class GuardError(Exception):
@@ -95,12 +93,12 @@ class Blocked(GuardError):  # noqa: N818  # the field's word; reads as `except B
         verdict: the verdict with its reasons.
     """
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: guard.Verdict) -> None:
         """Keep `verdict`; show only its reasons, never the text."""
         self.verdict = verdict
         super().__init__("blocked: " + "; ".join(verdict.reasons))
 
-    def __reduce__(self) -> tuple[type[Blocked], tuple[Verdict]]:
+    def __reduce__(self) -> tuple[type[Blocked], tuple[guard.Verdict]]:
         return type(self), (self.verdict,)
 
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping  # noqa: TC003  # hints are read at run time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
+from guard.categories import Side  # noqa: TC001  # hints are read at run time
 from guard.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from guard.categories import Side
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 """Who speaks in a message."""

@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence  # noqa: TC003  # hints are read at run time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from guard import heads, yaml_lines
-from guard.categories import CATEGORIES, Mechanism
+from guard.categories import CATEGORIES, Mechanism, Side
 from guard.errors import ModelError, PolicyError, did_you_mean
 from guard.policy_problems import given, sentence
 from guard.security_class import (
@@ -36,11 +37,6 @@ from guard.security_class import (
     SecurityClass,
     problem,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from guard.categories import Side
 
 BUILTIN: Final = Path(__file__).parent / "policies"
 """Where the built-in classes lie, one file each."""

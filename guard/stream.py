@@ -6,27 +6,26 @@ about where pieces come from.
 
 from __future__ import annotations
 
+from collections.abc import (  # noqa: TC003  # hints are read at run time
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import guard  # noqa: TC001  # hints are read at run time
 from guard.errors import InputError
 from guard.exchange import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterable,
-        AsyncIterator,
-        Generator,
-        Iterable,
-        Iterator,
-    )
-
     from guard.channel_run import ChannelRun
     from guard.driver import Driver
     from guard.session import Session
     from guard.steps import Steps
-    from guard.verdict import Verdict
 
 
 class GuardedStream:
@@ -36,7 +35,7 @@ class GuardedStream:
     dropped, the journal's row is closed and so is the source of the pieces.
     """
 
-    def __init__(self, driver: Driver, session: Session, pieces: Iterable[str]) -> None:
+    def __init__(self, driver: guard.Driver, session: guard.Session, pieces: Iterable[str]) -> None:
         """Read nothing from `pieces` yet."""
         if not hasattr(pieces, "__iter__"):
             raise InputError(f"`pieces` must be iterable, not {_kind(pieces)}")
@@ -53,7 +52,7 @@ class GuardedStream:
         return self._session.blocked
 
     @cached_property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> guard.Verdict:
         """The verdict; raises `InputError` while the stream has not been read to its end."""
         return _verdict(self._session)
 
@@ -75,7 +74,9 @@ class GuardedStream:
 class AsyncGuardedStream:
     """As `GuardedStream`, for an asynchronous source (`contextlib.aclosing`)."""
 
-    def __init__(self, driver: Driver, session: Session, pieces: AsyncIterable[str]) -> None:
+    def __init__(
+        self, driver: guard.Driver, session: guard.Session, pieces: AsyncIterable[str]
+    ) -> None:
         """Read nothing from `pieces` yet."""
         if not hasattr(pieces, "__aiter__"):
             raise InputError(
@@ -93,7 +94,7 @@ class AsyncGuardedStream:
         return self._session.blocked
 
     @cached_property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> guard.Verdict:
         """The verdict; raises `InputError` while the stream has not been read to its end."""
         return _verdict(self._session)
 
@@ -125,7 +126,7 @@ class Following:
     Not for several threads or tasks at a time: it is the state of one exchange.
     """
 
-    def __init__(self, driver: Driver, session: Session) -> None:
+    def __init__(self, driver: guard.Driver, session: guard.Session) -> None:
         """Judge nothing yet."""
         self._driver = driver
         self._session = session
@@ -176,7 +177,7 @@ class Following:
         await self._driver.arun(self._ended(channel))
         return self._left(channel)
 
-    def finish(self) -> Verdict:
+    def finish(self) -> guard.Verdict:
         """Take the end of the exchange, of every channel that is still open, too.
 
         Raises:
@@ -185,7 +186,7 @@ class Following:
         self._driver.run(self._finished())
         return self._session.verdict()
 
-    async def afinish(self) -> Verdict:
+    async def afinish(self) -> guard.Verdict:
         """As `finish`, without blocking the event loop."""
         await self._driver.arun(self._finished())
         return self._session.verdict()
@@ -286,7 +287,7 @@ async def _atexts(
             await _aclose(pieces)
 
 
-def _verdict(session: Session) -> Verdict:
+def _verdict(session: Session) -> guard.Verdict:
     if not session.finished:
         raise InputError("the stream has no verdict yet: read it to its end first")
     return session.verdict()

@@ -5,17 +5,15 @@ This module does not know how a rewrite is made (`guard.remedies`) or how text a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping  # noqa: TC003  # hints are read at run time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from guard.assess import live_risk
+from guard.assess import Assessment, Coverage, DetectorStatus, live_risk
+from guard.detectors.base import Finding  # noqa: TC001  # hints are read at run time
+from guard.exchange import Choice  # noqa: TC001  # hints are read at run time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from guard.assess import Assessment, Coverage, DetectorStatus
-    from guard.detectors.base import Finding
-    from guard.exchange import Choice
     from guard.security_class import SecurityClass
 
 Action = Literal["allow", "flag", "rewrite", "block"]

@@ -8,12 +8,19 @@ import inspect
 import re
 import subprocess
 import sys
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SOURCE = ast.parse(Path(guard.__file__).read_text("utf-8"))
 
@@ -52,6 +59,31 @@ def kind(name: str) -> int:
     return 0 if name.isupper() else 1 if name[0].isupper() else 2
 
 
+def hinted() -> Iterator[tuple[str, Any]]:
+    """Yield every public class, each of its public methods, and every function, by name."""
+    for name in guard.__all__:
+        value = getattr(guard, name)
+        if inspect.isclass(value):
+            yield name, value
+            yield from ((f"{name}.{key}", call) for key, call in _methods(value))
+        elif inspect.isfunction(value):
+            yield name, value
+
+
+def _methods(owner: type) -> Iterator[tuple[str, Any]]:
+    for key, value in vars(owner).items():
+        inner = value.fget if isinstance(value, property) else value
+        inner = inner.func if isinstance(inner, cached_property) else inner
+        inner = inner.__func__ if isinstance(inner, classmethod | staticmethod) else inner
+        # What pydantic puts into its models has pydantic's names.
+        own = inspect.isfunction(inner) and inner.__globals__["__name__"] == owner.__module__
+        if own and not re.match("_[^_]", key):
+            yield key, inner
+
+
+HINTED = dict(hinted())
+
+
 class TestNames:
     """`guard.__all__`."""
 
@@ -88,6 +120,48 @@ class TestNames:
     def test_the_version_is_one(self) -> None:
         """The version has the form that packaging tools expect."""
         assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", guard.__version__)
+
+
+class TestHints:
+    """Hints that can be read at run time, as pydantic, FastAPI and injectors do."""
+
+    @pytest.mark.parametrize("name", HINTED)
+    def test_each_can_be_read(self, name: str) -> None:
+        """The hints of every public class, of its methods and of every function resolve."""
+        assert isinstance(get_type_hints(HINTED[name]), dict)
+
+    def test_they_name_the_classes_themselves(self) -> None:
+        """A hint is the public class, and not another one of its name."""
+        assert get_type_hints(guard.Guard.check)["return"] is guard.Verdict
+        assert get_type_hints(guard.Guard.journal.fget)["return"] == guard.Journal | None
+        assert get_type_hints(guard.Assessment)["findings"] == tuple[guard.Finding, ...]
+
+    def test_an_endpoint_can_answer_with_a_verdict(self) -> None:
+        """FastAPI makes a schema of a verdict, and writes one, wherever it was imported from."""
+        app = FastAPI()
+        verdict = guard.Guard.load(journal=None).check("Water the basil from below.")
+
+        @app.get("/")
+        def judged() -> guard.Verdict:
+            return verdict
+
+        client = TestClient(app)
+        assert client.get("/").json()["action"] == "allow"
+        assert "Verdict" in client.get("/openapi.json").json()["components"]["schemas"]
+
+    @pytest.mark.parametrize("name", guard._HINTED)
+    def test_what_else_they_name_is_there(self, name: str) -> None:
+        """A type that is not public and that a hint names is what its module calls so."""
+        home = importlib.import_module(guard._HINTED[name])
+        assert getattr(guard, name) is getattr(home, name)
+
+    def test_reading_none_loads_nothing(self) -> None:
+        """What hints alone mention is not loaded by whatever has them."""
+        script = (
+            "import sys\nfrom guard import *\n"
+            "print(*sorted({'guard.audit', 'guard.live'} & set(sys.modules)))"
+        )
+        assert _run(script) == "\n"
 
 
 class TestImport:

@@ -10,13 +10,11 @@ risk, or what happens when a detector fails.
 
 from __future__ import annotations
 
+from collections.abc import Sequence  # noqa: TC003  # hints are read at run time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from guard.categories import Side
+from guard.categories import Side  # noqa: TC001  # hints are read at run time
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Sequence  # noqa: TC003  # hints are read at run time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,7 +51,6 @@ from guard.journal.record import Record, jsonable, storable
 from guard.sqlite_files import identity, reading_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, Connection, RowMapping, Select
