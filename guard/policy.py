@@ -157,21 +157,6 @@ def builtin_classes() -> tuple[SecurityClass, ...]:
     return tuple(sorted(classes, key=lambda item: item.rank))
 
 
-def stricter_than(
-    security_class: SecurityClass, source: str | Path | SecurityClass
-) -> SecurityClass | None:
-    """Return the next stricter class of a policy, `None` where there is none.
-
-    Args:
-        security_class: the class, which need not come from the policy itself.
-        source: the policy, as given to `load_class`; the built-in classes are one policy.
-
-    Raises:
-        PolicyError: the policy is wrong, or has no class of that name.
-    """
-    return load_class(source, security_class.name).stricter
-
-
 def check_categories(
     security_class: SecurityClass, found: Mapping[Side, Collection[str]]
 ) -> list[str]:

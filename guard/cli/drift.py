@@ -53,7 +53,6 @@ def drift(seed: int = 0) -> None:
     from guard.engine import Guard  # noqa: PLC0415  # loads the model's runtime
     from guard.live.deployed import follow  # noqa: PLC0415
     from guard.loading import load_parts  # noqa: PLC0415
-    from guard.policy import stricter_than  # noqa: PLC0415
 
     parts = load_parts(CLASS, None, None, (), ())
     live = follow(parts.security_class, parts.detectors)
@@ -62,7 +61,7 @@ def drift(seed: int = 0) -> None:
         parts.detectors,
         redactor=parts.redactor,
         live=live,
-        stricter=stricter_than(parts.security_class, CLASS),
+        stricter=parts.security_class.stricter,
     )
     console.print(
         f"A deployment under class [bold]{CLASS}[/bold]. It answers well at first; after {_CLEAN} "

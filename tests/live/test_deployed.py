@@ -10,7 +10,7 @@ from guard.engine import Guard
 from guard.errors import ConfigurationError
 from guard.live import LiveRisk, LiveSettings, MemoryStore, Transition
 from guard.live.deployed import follow
-from guard.policy import builtin_classes, load_class, stricter_than
+from guard.policy import builtin_classes, load_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ class TestFollow:
         """Else the alarm would change nothing."""
         for item in builtin_classes():
             if item.live is not None and "tighten" in item.live.actions:
-                above = stricter_than(item, item.name)
+                above = item.stricter
                 assert above is not None
                 assert above.rank > item.rank
 
