@@ -133,7 +133,7 @@ class TestHints:
     def test_they_name_the_classes_themselves(self) -> None:
         """A hint is the public class, and not another one of its name."""
         assert get_type_hints(guard.Guard.check)["return"] is guard.Verdict
-        assert get_type_hints(guard.Guard.journal.fget)["return"] == guard.Journal | None
+        assert get_type_hints(HINTED["Guard.journal"])["return"] == guard.Journal | None
         assert get_type_hints(guard.Assessment)["findings"] == tuple[guard.Finding, ...]
 
     def test_an_endpoint_can_answer_with_a_verdict(self) -> None:
