@@ -8,8 +8,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections import Counter, deque
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -40,6 +42,20 @@ OutputFormat = Literal["auto", "jsonl", "table"]
 _JSONL_SUFFIXES: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _BLOCKED: Final = 1
 _SHOWN: Final = 60
+
+_MEANT: Final = re.compile(
+    rb'(?:\xef\xbb\xbf)?\s*\{\s*"(?:response|choices|prompt|system|messages|id|model|metadata)"\s*:'
+)
+"""How a line begins that is meant as an exchange, be it whole or broken."""
+
+_TAKEN_AS_LINES: Final = (
+    "standard input is taken as JSON lines although its first line is broken: if it is one text, "
+    "say `--input text`"
+)
+_TAKEN_AS_TEXT: Final = (
+    "standard input is judged as one text although it begins like an exchange, since its first "
+    "line is no JSON: if it holds JSON lines, say `--input jsonl`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +101,8 @@ def check(  # each is one plain option
         InputFormat,
         typer.Option(
             "--input",
-            help="`auto` goes by the file's name; standard input by its first line "
-            "that is not blank.",
+            help="`auto` goes by the file's name; standard input by its first line that is "
+            "not blank, or by the next where that is a broken object.",
         ),
     ] = "auto",
     output: Annotated[
@@ -216,20 +232,40 @@ def _read(
         yield from _text_item(name, file.read(), prompt, system)
         return
     head = _head(file)
-    if head and _is_json_object(head[-1]):
+    if _are_lines(head):
         yield from _read_lines(name, chain(head, file), prompt, system)
     else:
         yield from _text_item(name, b"".join(head) + file.read(), prompt, system)
 
 
 def _head(file: IO[bytes]) -> list[bytes]:
-    """Return the lines of a file up to the first that is not blank."""
+    """Return the lines of a file up to the first that is neither blank nor a broken object."""
     head: list[bytes] = []
     for line in file:
         head.append(line)
-        if line.strip():
+        if line.strip() and not (_opens(line) and not _is_json_object(line)):
             break
     return head
+
+
+def _are_lines(head: list[bytes]) -> bool:
+    """Return whether a file that begins so holds JSON lines; say so where its first is broken.
+
+    Prose may begin with a brace: only an exchange further down makes a broken line one of many.
+    """
+    first = next(filter(bytes.strip, head), b"")
+    if _is_json_object(first):
+        return True
+    lines = _opens(first) and _is_exchange(head[-1])
+    if lines:
+        errors.print(_TAKEN_AS_LINES, markup=False, soft_wrap=True)
+    elif _MEANT.match(first):
+        errors.print(_TAKEN_AS_TEXT, markup=False, soft_wrap=True)
+    return lines
+
+
+def _opens(line: bytes) -> bool:
+    return line.removeprefix(BOM_UTF8).lstrip().startswith(b"{")
 
 
 def _is_json_object(line: bytes) -> bool:
@@ -238,7 +274,15 @@ def _is_json_object(line: bytes) -> bool:
     except (json.JSONDecodeError, UnicodeDecodeError):
         return False
     except (ValueError, RecursionError):  # JSON beyond what Python reads; see `parsed`
-        return line.lstrip().startswith(b"{")
+        return _opens(line)
+
+
+def _is_exchange(line: bytes) -> bool:
+    try:
+        Exchange.parse(_object(line))
+    except InputError:
+        return False
+    return True
 
 
 def _text_item(name: str, content: bytes, prompt: str, system: str) -> Iterator[Item]:

@@ -35,6 +35,10 @@ classes:
 """
 
 
+def _line(text: str) -> str:
+    return json.dumps({"response": text})
+
+
 def run(*arguments: str, stdin: str | bytes = "") -> Result:
     """Run `guard check` with the given arguments."""
     return CliRunner().invoke(app, ["check", *arguments], input=stdin)
@@ -112,6 +116,35 @@ class TestJsonLines:
             (3, "allow"),
             (4, "block"),
         ]
+
+    def test_a_broken_first_line_on_standard_input_is_named(self, strict: str) -> None:
+        """An exchange behind it says that it is a line; the others have verdicts of their own."""
+        lines = ['{"response": "cut', "", '{"response": }', *map(_line, (FINE, LEAK))]
+        result = run("--class", strict, stdin="\n".join(lines))
+        assert [(item["line"], item.get("action")) for item in verdicts(result)] == [
+            (1, None),
+            (3, None),
+            (4, "allow"),
+            (5, "block"),
+        ]
+        assert "-:1: not JSON" in result.stderr
+        assert "say `--input text`" in result.stderr
+        assert result.exit_code == 2
+
+    @pytest.mark.parametrize("broken", ['{"response": "', '\ufeff{ "choices" : [', '{"id": 7, '])
+    def test_a_broken_exchange_alone_is_judged_as_text(self, broken: str, strict: str) -> None:
+        """Nothing is lost: all of it is judged, and how to read it as a line is said."""
+        result = run("--class", strict, stdin=broken + LEAK)
+        assert [item["action"] for item in verdicts(result)] == ["block"]
+        assert "say `--input jsonl`" in result.stderr
+        assert result.exit_code == 1
+
+    @pytest.mark.parametrize("text", ["{ braces } ", "{\n", '{"a": \n{"b": 1}\n', "{x}\n{y}\n"])
+    def test_a_text_that_begins_with_a_brace_is_one_text(self, text: str, strict: str) -> None:
+        """Prose, code and JSON over many lines are judged whole, without a word."""
+        result = run("--class", strict, stdin=text + LEAK)
+        assert [(item["line"], item["action"]) for item in verdicts(result)] == [(None, "block")]
+        assert "standard input" not in result.stderr
 
     def test_nothing_blocked_is_exit_code_0(self, strict: str) -> None:
         """Only good lines give 0."""
