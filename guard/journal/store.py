@@ -46,7 +46,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from guard.errors import JournalError, MissingExtraError
-from guard.forks import forget_at_fork
+from guard.forks import forget_at_fork, undivided
 from guard.journal.record import Record, jsonable, storable
 from guard.sqlite_files import identity, reading_engine
 
@@ -329,7 +329,8 @@ class Journal:
 
         A journal in memory ends here.
         """
-        self._engine.dispose()
+        with undivided():
+            self._engine.dispose()
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -395,9 +396,10 @@ class Journal:
 
 @contextmanager
 def _errors(url: URL, verb: str) -> Iterator[None]:
-    """Turn what the database layer raises into `JournalError`."""
+    """Turn what the database layer raises into `JournalError`; a fork waits for the block."""
     try:
-        yield
+        with undivided():
+            yield
     except (SQLAlchemyError, OSError) as error:
         raise JournalError(
             f"the journal at {_shown(url)} cannot be {verb}: {_cause(error, url)}. Check that the "

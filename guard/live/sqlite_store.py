@@ -33,7 +33,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from guard.errors import LiveStoreError
-from guard.forks import forget_at_fork
+from guard.forks import forget_at_fork, undivided
 from guard.live.alarms import Alarm, Transition
 from guard.live.ledger import KEPT, State
 from guard.live.profile import Profile
@@ -227,7 +227,8 @@ class SQLiteStore:
 
     def close(self) -> None:
         """See `Store`."""
-        self._engine.dispose()
+        with undivided():
+            self._engine.dispose()
 
     def _book(self, connection: Connection, digest: str, replica: str) -> Book:
         """Return what the rules need of the database; transitions and points begin empty."""
@@ -332,9 +333,10 @@ class SQLiteStore:
 
 @contextmanager
 def _errors(path: Path) -> Iterator[None]:
-    """Turn what reading or writing the file raises into `LiveStoreError`."""
+    """Turn what reading or writing the file raises into `LiveStoreError`; a fork waits for it."""
     try:
-        yield
+        with undivided():
+            yield
     except (SQLAlchemyError, OSError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
         raise LiveStoreError(

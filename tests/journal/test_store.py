@@ -502,6 +502,44 @@ sys.exit(any(os.waitpid(child, 0)[1] for child in children))
         with closing(Journal(shared_url)) as journal:
             assert journal.count() == 81
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no `fork` on this system")
+    def test_forked_while_others_write(self, shared_url: str) -> None:
+        """A process forked in the middle of other threads' writes can write, and loses no row."""
+        script = """
+import signal, threading
+journal = Journal(sys.argv[1])
+ends = threading.Event()
+
+def keep_writing():
+    while not ends.is_set():
+        journal.write(row())
+        rows.append(1)
+
+rows = []
+writers = [threading.Thread(target=keep_writing) for _ in range(2)]
+for writer in writers:
+    writer.start()
+for _ in range(4):
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # ends who waits for a lock that nobody lets go of
+        journal.write(row())
+        os._exit(0)
+    failed = os.waitpid(child, 0)[1] != 0
+    if failed:
+        break
+ends.set()
+for writer in writers:
+    writer.join()
+print(len(rows) + 4)
+sys.exit(failed)
+"""
+        with start(script, shared_url) as parent:
+            written, _ = parent.communicate(timeout=PATIENCE)
+        assert parent.returncode == 0
+        with closing(Journal(shared_url)) as journal:
+            assert journal.count() == int(written)
+
     def test_a_reader_does_not_stop_a_writer(self, shared_url: str, row: Maker) -> None:
         """While another process's transaction reads, rows are written."""
         with closing(Journal(shared_url)) as journal, closing(Journal(shared_url)) as other:

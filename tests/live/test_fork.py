@@ -87,6 +87,45 @@ live.close()
         assert state is not None
         assert state.exchanges == 41
 
+    def test_while_other_threads_deliver(self, tmp_path: Path) -> None:
+        """Forked in the middle of a delivery it delivers too, and each exchange counts once."""
+        place = tmp_path / "live.sqlite3"
+        said = run(
+            """
+import signal, threading
+ends = threading.Event()
+
+def keep_delivering():
+    while not ends.is_set():
+        live.observe({"bad_advice": -1.0})
+        seen.append(1)
+        live.flush()
+
+seen = []
+threads = [threading.Thread(target=keep_delivering) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for _ in range(4):
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # ends who waits for a lock that nobody lets go of
+        live.observe({"bad_advice": -1.0})
+        live.close()
+        os._exit(0)
+    seen.append(os.waitpid(child, 0)[1] == 0)
+ends.set()
+for thread in threads:
+    thread.join()
+live.close()
+print("said", sum(seen))
+""",
+            place,
+            "",
+        )
+        state = read_state(open_store(place))
+        assert state is not None
+        assert said == [f"said {state.exchanges}"]
+
     def test_leaves_what_it_saw_to_the_next(self, tmp_path: Path) -> None:
         """Where it is killed, what it had in its own slot is delivered by who comes then."""
         place = tmp_path / "live.sqlite3"
