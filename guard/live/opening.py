@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from guard.errors import InputError, did_you_mean
+from guard.errors import ConfigurationError, InputError, did_you_mean
 from guard.live.alarms import cleared
 
 if TYPE_CHECKING:
@@ -24,8 +24,22 @@ _LISTED: Final = 20
 
 
 def is_url(place: str | Path) -> bool:
-    """Return whether `place` is a Redis URL and no path."""
-    return str(place).startswith(_REDIS)
+    """Return whether `place` is a Redis URL and no path.
+
+    Raises:
+        ConfigurationError: it is a URL of something else. As a path it would be a file that no
+            other machine sees, under a name that may hold a password.
+    """
+    scheme, slashes, _ = str(place).partition("://")
+    if not slashes:
+        return False
+    if f"{scheme.lower()}://" not in _REDIS:
+        raise ConfigurationError(
+            f"live state cannot be kept at a URL that begins with `{scheme}://`: name a SQLite "
+            "file by its path, or a Redis server by `redis://`, `rediss://` or `unix://`. Of "
+            "Redis Sentinel or a cluster name the address that always leads to the primary"
+        )
+    return True
 
 
 def open_store(

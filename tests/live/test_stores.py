@@ -202,7 +202,7 @@ class TestOpening:
     """From what a person writes."""
 
     def test_tells_files_from_redis(self, tmp_path: Path) -> None:
-        """A URL of Redis opens Redis, anything else is a path; passwords are not shown."""
+        """A URL of Redis opens Redis, what is no URL is a path; passwords are not shown."""
         assert isinstance(open_store(tmp_path / "a" / "live.sqlite3"), SQLiteStore)
         redis = open_store("redis://user:hidden@127.0.0.1:1/0", "chat")
         assert isinstance(redis, RedisStore)
@@ -210,6 +210,19 @@ class TestOpening:
         with pytest.raises(LiveStoreError) as error:
             redis.read("digest")
         assert "hidden" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        "scheme", ["redis+sentinel", "redis+cluster", "valkey", "postgresql", "sqlite", "http"]
+    )
+    def test_refuses_urls_of_other_things(
+        self, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No file is made of one, in a folder that is named by its password."""
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ConfigurationError, match="`redis://`") as error:
+            open_store(f"{scheme}://user:hidden@host:26379/main")
+        assert "hidden" not in str(error.value)
+        assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("name", ["", "two words", "{brace}", "x" * 200])
     def test_refuses_names_that_keys_cannot_hold(self, name: str) -> None:
