@@ -22,7 +22,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 
 from guard.errors import JournalError, MissingExtraError
 from guard.journal import store
@@ -310,6 +310,35 @@ class TestList:
         assert seen == [record.id for record in reversed(before)]
         assert journal.count(action="flag") == 10
         assert journal.count() == 20
+
+    def test_a_category_is_not_sorted_for_each_page(
+        self, journal: Journal, row: Maker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All rows of a category come in order, and few queries look for them."""
+        monkeypatch.setattr(store, "_PAGE", 2)
+        records = [row(created=NOON + timedelta(seconds=n)) for n in range(60)]
+        for record in records:
+            journal.write(record)
+        queries: list[str] = []
+        event.listen(journal._engine, "before_cursor_execute", lambda *a: queries.append(a[2]))
+        found = ids(journal, category="secret_leak")
+        assert found == [record.id for record in reversed(records)]
+        assert sum("journal_risk" in query for query in queries) <= 4
+
+    def test_what_is_purged_meanwhile_is_passed_over(
+        self, journal: Journal, row: Maker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Rows that are deleted while others are read are left out, and the others come."""
+        monkeypatch.setattr(store, "_PAGE", 2)
+        records = [row(created=NOON + timedelta(seconds=n)) for n in range(30)]
+        for record in records:
+            journal.write(record)
+        reading = journal.list()
+        begun = [record.id for record in islice(reading, 3)]
+        assert sum(journal.purge(until=NOON + timedelta(seconds=25), since=NOON)) == 25
+        rest = [record.id for record in reading]
+        kept = [record.id for record in reversed(records[25:])]
+        assert begun + rest == kept
 
     def test_a_reader_that_stops_early_holds_nothing(
         self, journal: Journal, row: Maker, monkeypatch: pytest.MonkeyPatch
