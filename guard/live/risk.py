@@ -14,6 +14,7 @@ This module does not know classes, detectors or what a posture leads to.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -295,6 +296,16 @@ class LiveRisk:
                 self._spool = None
             if self._successor is None:
                 self._store.close()
+
+    def _deliver_last(self) -> None:
+        """Deliver what waits, where others read the store; nobody is there to hear of an error."""
+        waits = self._open.exchanges or self._open.raised or self._sealed
+        if self._store.seconds is None or not waits:
+            return
+        try:
+            self.flush()
+        except LiveStoreError as error:
+            _log.error("guard.live.store_away", name=self.name, error=str(error))
 
     # Tests.
 
@@ -616,6 +627,15 @@ class LiveRisk:
 _all: Final[weakref.WeakSet[LiveRisk]] = weakref.WeakSet()
 _held: Final[list[LiveRisk]] = []
 """Those that a fork under way must find whole."""
+
+
+def _deliver_all() -> None:
+    """Deliver at the interpreter's end what nobody closed."""
+    for risk in list(_all):
+        risk._deliver_last()  # noqa: SLF001  # of this module
+
+
+atexit.register(_deliver_all)
 
 
 def _hold_all() -> None:

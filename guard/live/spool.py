@@ -58,6 +58,7 @@ class Spool:
 
     def __init__(self, place: Path, name: str, header: Mapping[str, Any]) -> None:
         """Take a free slot."""
+        self._log = self._lock = -1
         self._name = name
         self._header = {**header, "name": name}
         names: Sequence[str] = header["names"]
@@ -78,7 +79,6 @@ class Spool:
         self._batch: dict[str, Any] | None = sealed.get("batch")
         self._held: dict[str, Any] | None = sealed.get("held")
         self._number = max([self._through, *map(number, logs(self._folder))])
-        self._log = -1
         self._size: int = 0
         self._first = b""
         self._any_raised = (self._folder / RAISED).exists()
@@ -158,11 +158,16 @@ class Spool:
             self._any_raised = False
 
     def close(self) -> None:
-        """Give the slot back; what is not delivered stays for the next process."""
-        if self._log >= 0:
-            os.close(self._log)
-            self._log = -1
-        os.close(self._lock)
+        """Give the slot back; what is not delivered stays for whoever takes it next."""
+        files, self._log, self._lock = (self._log, self._lock), -1, -1
+        for file in files:
+            if file >= 0:
+                os.close(file)
+
+    def __del__(self) -> None:
+        """Give the slot back where nobody closed it, so that what waits is not held for ever."""
+        with contextlib.suppress(Exception):
+            self.close()
 
     def _append(self, written: bytes) -> None:
         _append(self._log, written, self._size)

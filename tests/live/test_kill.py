@@ -234,6 +234,38 @@ class TestKilledRedis:
         assert live.posture == "normal"
 
 
+class TestEnd:
+    """A process that ends without `close`."""
+
+    @pytest.mark.parametrize("kind", ["sqlite", "redis"])
+    def test_delivers_what_waits(
+        self, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        """What it saw last is counted in the store, alarms included, with no spool either."""
+        place = str(tmp_path / "live.sqlite3")
+        if kind == "redis":
+            place = request.getfixturevalue("redis_server").url
+        script = """
+import sys
+from guard.live import LiveRisk, LiveSettings, Operating
+from guard.live.opening import open_store
+
+live = LiveRisk(
+    LiveSettings(action="tighten"),
+    {"bad_advice": 0.02},
+    confusion={"bad_advice": Operating(4.0, 900, 1000, 20, 10_000)},
+    store=open_store(sys.argv[1]),
+)
+live._start_delivering = lambda: None  # the end comes before the next delivery
+for _ in range(20):
+    live.observe({"bad_advice": 9.0})
+"""
+        subprocess.run([sys.executable, "-c", script, place], timeout=60, check=True)
+        state = read_state(open_store(place))
+        assert state is not None
+        assert (state.exchanges, state.posture) == (20, "tighten")
+
+
 class TestFleet:
     """Several replicas at once."""
 
@@ -316,6 +348,37 @@ class TestSpool:
         assert heir.posture == "tighten"
         # What it left in its memory was delivered already.
         live._open = live._new_batch()
+
+    def test_is_given_back_by_what_nobody_closed(self, tmp_path: Path) -> None:
+        """A live risk that is dropped without `close` leaves its slot and what waits to others."""
+        script = """
+import gc, os, sys
+from guard.live import LiveRisk, LiveSettings, Operating
+from guard.live.sqlite_store import SQLiteStore
+
+def made():
+    live = LiveRisk(
+        LiveSettings(),
+        {"bad_advice": 0.02},
+        confusion={"bad_advice": Operating(4.0, 900, 1000, 20, 10_000)},
+        store=SQLiteStore(sys.argv[1]),
+    )
+    live._start_delivering = lambda: None  # nobody delivers
+    return live
+
+for _ in range(5):
+    live = made()
+    live.observe({"bad_advice": 1.0})
+    del live
+    gc.collect()
+live = made()
+print(live.state().exchanges, len(os.listdir(sys.argv[1] + "-spool/default")))
+os._exit(0)
+"""
+        place = str(tmp_path / "live.sqlite3")
+        command = [sys.executable, "-c", script, place]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.split() == ["5", "1"], done.stderr
 
     def test_is_one_slot_each(self, make_live: Make, tmp_path: Path) -> None:
         """Two processes at a time do not share one."""
