@@ -24,8 +24,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
-import structlog
-
 from guard.adapters.web_bodies import (
     Events,
     EventStream,
@@ -44,6 +42,7 @@ from guard.adapters.web_bodies import (
 )
 from guard.errors import ConfigurationError, InputError, did_you_mean
 from guard.exchange import Exchange, Message
+from guard.log import Log
 from guard.steps import Release
 from guard.wire.asked import Asked, text_of
 from guard.wire.detail import DEFAULT_STYLE, detail
@@ -95,7 +94,7 @@ NOT_ASKED_FOR: Final = frozenset({"accept-encoding", "range", "if-range"})
 _ASKING: Final = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose requests have a prompt."""
 
-_log = structlog.get_logger("guard")
+_log = Log()
 
 
 @dataclass(frozen=True)
