@@ -47,6 +47,11 @@ class StandIn:
         self._first = first
 
     @property
+    def own(self) -> Followed:
+        """What follows the stand-in itself."""
+        return self._own
+
+    @property
     def posture(self) -> str:
         """As of the stand-in itself; `quarantine` where the deployment is under one."""
         return "quarantine" if self._first.posture == "quarantine" else self._own.posture

@@ -24,6 +24,7 @@ import structlog
 from guard.engine import Guard
 from guard.errors import ConfigurationError, GuardError
 from guard.journal.store import Journal
+from guard.live import LiveRisk
 from guard.live.deployed import profile_of
 from guard.live.stand_in import StandIn
 from guard.live.succession import Succession
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from guard.detectors.base import Detector
-    from guard.live import LiveRisk, Notifier
+    from guard.live import Alarm, Notifier
     from guard.live.profile import Profile
     from guard.live.succession import Change
     from guard.loading import Parts
@@ -266,6 +267,7 @@ class Guards:
         self._seen = self._look()
         self._judges = load()
         self._warn()
+        metrics.follow(lambda: self.alarms)
         self.loaded = datetime.now(UTC)
         self.stale = False
 
@@ -331,6 +333,15 @@ class Guards:
         return {
             judges.security_class.name: judges.guard.posture for judges in self._judges.values()
         }
+
+    @property
+    def alarms(self) -> list[tuple[str, Alarm]]:
+        """The alarms that stand, each with the name of its live state."""
+        guards = [g for j in self._judges.values() for g in (j.guard, j.stand_in) if g is not None]
+        lives = [live.own if isinstance(live := g.live, StandIn) else live for g in guards]
+        # Several sources may be one class, whose state is one.
+        risks = {live.name: live for live in lives if isinstance(live, LiveRisk)}
+        return [(name, alarm) for name, live in risks.items() for alarm in live.alarms.values()]
 
     @property
     def fallback(self) -> Fallback:

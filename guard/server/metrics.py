@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 from guard import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from guard.live import Alarm
     from guard.live.notify import Outcome
     from guard.server.load import Load
     from guard.verdict import Verdict
@@ -83,6 +86,10 @@ class Metrics:
         """Return everything in Prometheus's text format."""
         return generate_latest(self._registry)
 
+    def follow(self, alarms: Callable[[], Iterable[tuple[str, Alarm]]]) -> None:
+        """Show the alarms that stand when the numbers are read, each with its live state's name."""
+        self._registry.register(_Alarms(alarms))
+
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request."""
         self._requests.labels(route, str(status)).inc()
@@ -122,3 +129,28 @@ class Metrics:
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self._registry)
+
+
+class _Alarms(Collector):
+    """The alarms that stand now: one that was cleared has no number any more."""
+
+    def __init__(self, alarms: Callable[[], Iterable[tuple[str, Alarm]]]) -> None:
+        self._alarms = alarms
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the name, so that none need be standing to know it."""
+        yield self._family()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield a 1 for each."""
+        family = self._family()
+        for name, alarm in self._alarms():
+            family.add_metric([name, alarm.category, alarm.action], 1)
+        yield family
+
+    @staticmethod
+    def _family() -> GaugeMetricFamily:
+        text = "1 for each alarm that stands: live state, category and what it does."
+        return GaugeMetricFamily(
+            "guard_alarm_standing", text, labels=["name", "category", "action"]
+        )

@@ -89,6 +89,11 @@ class TestContainer:
         """The health check asks the path that there is."""
         assert health.READY in self.TEXT
 
+    def test_extras(self) -> None:
+        """The stores that replicas share need no image of one's own: PostgreSQL and Redis."""
+        (extras,) = re.findall(r"\.\[([\w,]+)\]", self.TEXT)
+        assert {"server", "postgres", "redis"} <= set(extras.split(","))
+
     def test_what_it_copies(self) -> None:
         """Everything that it copies is let into the build, and there."""
         ignore = (DEPLOY / "Containerfile.dockerignore").read_text("utf-8").splitlines()

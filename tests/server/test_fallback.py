@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
@@ -98,6 +99,14 @@ class Deployment:
         said = CliRunner().invoke(live_commands, [*given, "--by", "ada", "--reason", "repaired"])
         assert said.exit_code == 0, said.output
         until(lambda: self.posture() == "normal")
+
+    def standing(self) -> set[tuple[str, ...]]:
+        """Return the labels of every alarm that the numbers show as standing."""
+        families = text_string_to_metric_families(self.http.get("/metrics").text)
+        (found,) = [each for each in families if each.name == "guard_alarm_standing"]
+        assert {each.value for each in found.samples} <= {1}
+        labels = ("name", "category", "action")
+        return {tuple(each.labels[label] for label in labels) for each in found.samples}
 
     def posture(self) -> str:
         """Return how the class stands, as the server says."""
@@ -305,6 +314,27 @@ class TestJudging:
         server.raise_alarm()
         answer = server.http.post("/v1/guard/check", json={"response": "Fine."})
         assert answer.json()["action"] == "block"
+
+
+class TestNumbers:
+    """`/metrics`, by which operators are woken."""
+
+    def test_alarms_that_stand(self, deploy: Callable[..., Deployment]) -> None:
+        """Each is a number of its own, of either backend, from the alarm on until it is cleared."""
+        server = deploy()
+        assert server.standing() == set()
+        server.raise_alarm()
+        server.raise_alarm(live=server.judges.stand_in.live)
+        first = ("watched", "harassment", "fallback")
+        assert server.standing() == {first, ("watched/fallback", "harassment", "fallback")}
+        server.judges.guard.live.clear("all", by="ada", reason="repaired")
+        assert server.standing() == {("watched/fallback", "harassment", "fallback")}
+
+    def test_one_that_only_notifies(self, deploy: Callable[..., Deployment]) -> None:
+        """The posture stays normal, so that the number is what tells of it."""
+        server = deploy(security_class="public")
+        server.raise_alarm("violence")
+        assert server.standing() == {("public", "violence", "notify")}
 
 
 class TestWithoutOne:
