@@ -43,6 +43,9 @@ _STEEPEST: Final = 0.9
 _ROOMS: Final = (24, 60, 150)
 """Heights are tabulated up to so many slopes, further where that is not enough."""
 
+_EXACT: Final = 1e9
+"""Above this the difference of what grows so fast is lost; then a walk rises as on average."""
+
 NEVER: Final = 2**53
 """A height that no walk reaches; exact in every store."""
 
@@ -55,10 +58,12 @@ class Walks:
         slopes: by how much each rises at an exceedance, at least 1.
         needed: for each null, the height that each walk must have reached to rule it out. An
             alarm needs every null ruled out, each by any one of the walks.
+        highest: the highest rate of exceedances under any null.
     """
 
     slopes: tuple[int, ...]
     needed: tuple[tuple[int, ...], ...]
+    highest: float
 
     def reached(self, peaks: Sequence[int]) -> bool:
         """Return whether the greatest heights so far are enough for an alarm."""
@@ -77,13 +82,15 @@ class Walks:
     def delay(self, rate: float) -> float:
         """Return about how many exchanges an alarm takes once exceedances come at `rate`.
 
-        The time that the mean rise takes; `inf` where it rises too slowly for any alarm.
+        The mean time to the height of each null, by the walk that is there first; the last of
+        them. `inf` where exceedances may come at that rate while all is well.
         """
-        gains = [slope * rate - (1 - rate) for slope in self.slopes]
+        if rate <= self.highest:
+            return math.inf
         return max(
             min(
-                needed / gain if gain > 0 and needed < NEVER else math.inf
-                for gain, needed in zip(gains, row, strict=True)
+                _passage(rate, slope, needed) if needed < NEVER else math.inf
+                for slope, needed in zip(self.slopes, row, strict=True)
             )
             for row in self.needed
         )
@@ -93,7 +100,8 @@ def walks(against: Sequence[Null], alpha: float, horizon: int) -> Walks:
     """Return walks whose chance of a false alarm within `horizon` exchanges is at most `alpha`."""
     open_ = [null for null in against if null.factor < -math.log(alpha)]
     slopes = _slopes([open_[0].rate, open_[len(open_) // 2].rate, open_[-1].rate])
-    return Walks(slopes, tuple(_row(null, slopes, alpha, horizon) for null in open_))
+    needed = tuple(_row(null, slopes, alpha, horizon) for null in open_)
+    return Walks(slopes, needed, open_[-1].rate)
 
 
 def _row(null: Null, slopes: Sequence[int], alpha: float, horizon: int) -> tuple[int, ...]:
@@ -161,6 +169,27 @@ def _chances(rate: float, slope: int, horizon: int, room: int) -> NDArray[np.flo
     at_zero = min(float(horizon), (horizon * fall + at_rest) / (1 - rate))
     chances: NDArray[np.float64] = rate * at_zero * arrives
     return chances
+
+
+@lru_cache(maxsize=4096)
+def _passage(rate: float, slope: int, height: int) -> float:
+    """Return the mean number of exchanges until a walk that begins at 0 is at `height` or above.
+
+    A walk that falls on average gets there, too, by chance: with s as in `_scale` it takes
+    (s[height]**2 / (s[height + 1] - s[height]) - s[1] - ... - s[height - 1]) / (1 - rate).
+    """
+    import numpy as np  # noqa: PLC0415  # only needed where somebody looks
+
+    gain = slope * rate - (1 - rate)
+    if gain >= 1 - rate:
+        return height / gain
+    scale = _scale(rate, slope, height + 1)
+    if scale[-1] > _EXACT:
+        return height / gain
+    apart = float(scale[-1] - scale[-2])
+    if apart <= 0:
+        return math.inf
+    return (float(scale[-2]) ** 2 / apart - float(np.sum(scale[1:-2]))) / (1 - rate)
 
 
 def _scale(rate: float, slope: int, length: int) -> NDArray[Any]:

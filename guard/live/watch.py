@@ -63,7 +63,11 @@ class Watch:
         return "life" if self.wealth.reached(exceedances, exchanges) else None
 
     def delay(self, risky: float) -> float:
-        """Return about how many exchanges an alarm takes once a fraction `risky` is risky."""
+        """Return about how many exchanges an alarm takes once a fraction `risky` is risky.
+
+        By the test for change, whatever came before. `inf` where that many exceedances may also
+        come while all is well, as far as validation can tell.
+        """
         return self.walks.delay(self.operating.exceedance_rate(risky))
 
 

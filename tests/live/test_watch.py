@@ -70,6 +70,17 @@ class TestPower:
         median = float(np.median(first_alarms_at(found, times_of(exceeds)).change))
         assert found.delay(drift) / 2 < median < found.delay(drift) * 2
 
+    def test_drift_that_walks_reach_by_chance_alone_is_told_as_well(self) -> None:
+        """Where exceedances are less than twice as frequent as they may be, the time is right."""
+        found = watch(Operating(4.0, 201, 372, 4, 4892), 0.002, 0.01 / 13, 10_000)
+        assert found is not None
+        rate = found.operating.exceedance_rate(0.02)
+        exceeds = lives(rate, 100, 20_000, seed=3)
+
+        assert rate < 1.8 * found.null_rate
+        median = float(np.median(first_alarms_at(found, times_of(exceeds)).change))
+        assert found.delay(0.02) / 2 < median < found.delay(0.02) * 2
+
     def test_what_is_tolerated_is_never_seen(self) -> None:
         """The time to see a tolerated rate is endless."""
         assert sharp_watch().delay(0.002) == math.inf
