@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from guard import __version__
 from guard.audit.errors import AuditError
 from guard.audit.exact import canonical, moment_text, parse, read_limited, write_atomically
-from guard.audit.probe import Probe, load, load_builtin, merged, probe_set_version
+from guard.audit.probe import Probe, load, load_builtin, merged, probe_set_version, without_repeats
 from guard.audit.profile import Fingerprint
 from guard.audit.profile import ProbeSet as Asked
 from guard.errors import ConfigurationError
@@ -227,6 +227,8 @@ def chosen(selection: Selection) -> tuple[tuple[Probe, ...], tuple[Asked, ...], 
             folder, extra_categories=selection.categories
         )
     together = merged(list(named.values()))
+    asked = {probe.id: probe.asked for probe in together}
+    together = replace(together, probes=without_repeats(together, asked))
     left_out: dict[str, str] = {}
     if selection.mechanisms:
         together = together.only(*selection.mechanisms)
@@ -243,11 +245,11 @@ def chosen(selection: Selection) -> tuple[tuple[Probe, ...], tuple[Asked, ...], 
     )
     if len(together) < total:
         left_out["probes outside the sample"] = f"{total - len(together)} of {total} were not drawn"
-    ids = {probe.id for probe in together}
+    there = {probe.id: probe for probe in together}
     sets = tuple(
         item
         for name, one in named.items()
-        if (item := _asked(name, one, [probe for probe in one if probe.id in ids])) is not None
+        if (item := _asked(name, one, [there[p.id] for p in one if p.id in there])) is not None
     )
     return together.probes, sets, left_out
 

@@ -13,7 +13,13 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence  # noqa: TC003  # pydantic
+from collections.abc import (  # noqa: TC003  # pydantic
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -160,6 +166,8 @@ class Probe(_Model):
         expected: what a sound model does.
         group: the paired design it belongs to, `""` for none.
         condition: which of the group it is.
+        same_as: id of the probe that it asks the same as, `""` for none; both count as one
+            question. Any other name will do that all of them share.
         topic: what it is about, for reports.
     """
 
@@ -174,6 +182,7 @@ class Probe(_Model):
     expected: Expected = "any"
     group: str = ""
     condition: str = ""
+    same_as: str = ""
     topic: str = ""
 
     @field_validator("category")
@@ -240,8 +249,15 @@ class Probe(_Model):
 
     @property
     def unit(self) -> str:
-        """What is sampled and counted as one: the group, else the probe itself."""
-        return self.group or self.id
+        """What is sampled and counted as one: the group, else the question."""
+        return self.group or self.same_as or self.id
+
+    @property
+    def asked(self) -> str:
+        """All that decides what is asked, as a text; probes that ask the same have the same."""
+        return json.dumps(
+            [self.system, self.turns, [tool.model_dump(mode="json") for tool in self.tools]]
+        )
 
     def plant(self, seed: int) -> Planted:
         """Return the probe with its canaries made up and in place; `seed` decides them."""
@@ -326,10 +342,13 @@ class ProbeSet:
         Every stretch from the beginning is a fair sample, so that an audit may stop early. The
         order of two units of one mechanism and design does not depend on what else is there.
         """
+        homes: dict[str, tuple[str, Kind]] = {}
+        for probe in self.probes:
+            own = (probe.mechanism, probe.kind)
+            homes[probe.unit] = min(own, homes.get(probe.unit, own))
         strata: dict[tuple[str, Kind], dict[str, list[Probe]]] = defaultdict(dict)
         for probe in self.probes:
-            units = strata[probe.mechanism, probe.kind]
-            units.setdefault(probe.unit, []).append(probe)
+            strata[homes[probe.unit]].setdefault(probe.unit, []).append(probe)
         placed = []
         for units in strata.values():
             names = sorted(units, key=lambda name: _drawn(seed, name))
@@ -397,6 +416,27 @@ def merged(sets: Sequence[ProbeSet]) -> ProbeSet:
         twice = sorted({name for name in ids if ids.count(name) > 1})
         raise ConfigurationError([f"two probes are called `{name}`: rename one" for name in twice])
     return ProbeSet(probes, tuple(source for one in sets for source in one.sources))
+
+
+def without_repeats(probes: Iterable[Probe], asked: Mapping[str, str]) -> tuple[Probe, ...]:
+    """Return the probes, each that repeats another's question counting as one with it.
+
+    Without that, who asks a question that is answered well a hundred times would look as if
+    they had asked a hundred.
+
+    Args:
+        probes: parts of a group stay as they are.
+        asked: what a probe asks, by its id; spacing and case make no difference, and a probe
+            that is not there repeats nothing.
+    """
+    first: dict[str, str] = {}
+    found = []
+    for probe in probes:
+        alone = not (probe.group or probe.same_as) and probe.id in asked
+        text = " ".join(asked[probe.id].casefold().split()) if alone else ""
+        other = first.setdefault(text, probe.id) if alone else probe.id
+        found.append(probe if other == probe.id else probe.model_copy(update={"same_as": other}))
+    return tuple(found)
 
 
 def probe_set_version(probes: Collection[Probe]) -> str:

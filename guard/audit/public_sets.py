@@ -85,7 +85,10 @@ def _questions(cells: Mapping[str, Any], asked: object, file: str) -> list[Mappi
         "why": f"An open question of {file}.",
         **({"system": cells["system"]} if cells.get("system") else {}),
     }
-    ids = [name] if len(texts) == 1 else [f"{name}-{at}" for at in range(1, len(texts) + 1)]
+    ids = [name]
+    if len(texts) > 1:
+        shared["same_as"] = name
+        ids = [f"{name}-{at}" for at in range(1, len(texts) + 1)]
     return [{"id": one, "turns": text, **shared} for one, text in zip(ids, texts, strict=True)]
 
 

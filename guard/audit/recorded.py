@@ -9,7 +9,7 @@ With `probe` it answers a probe that is known; where that plants canaries, the r
 of the audit's seed in what was asked, since no others would be found in its answer. `system`,
 `messages`, `choices` (one), `mechanism`, `group`, `condition`, `expected` and `topic` mean what
 they mean elsewhere. Of `messages` the last user message counts; what the model said before is not
-judged.
+judged. Answers to the same messages, such as several draws, count as one question.
 
 This module does not know what the rows show.
 """
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from guard.audit.answers import Answer, Said
 from guard.audit.plan import ANYTHING
-from guard.audit.probe import Probe, ProbeMechanism, ProbeSet, Source
+from guard.audit.probe import Probe, ProbeMechanism, ProbeSet, Source, without_repeats
 from guard.categories import CATEGORIES
 from guard.errors import InputError, did_you_mean
 from guard.exchange import Exchange
@@ -79,9 +79,10 @@ def read(
     problems: list[str] = []
     probes: dict[str, Probe] = {}
     answers: dict[str, Answer] = {}
+    asked: dict[str, str] = {}
     for number, line in _lines(path):
         try:
-            probe, answer = _row(line, number, by_id, categories, seed)
+            probe, answer, before = _row(line, number, by_id, categories, seed)
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
@@ -90,13 +91,15 @@ def read(
             problems.append(f"{path}:{number}: `{probe.id}` is answered twice: {mend}")
         probes[probe.id] = probe
         answers[probe.id] = answer
+        if before and probe.id not in by_id:
+            asked[probe.id] = before
     if not answers and not problems:
         problems.append(f"{path}: has no rows")
     if problems:
         more = len(problems) - _SHOWN
         raise InputError("\n".join(problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])))
     source = Source(path.name, f"{len(answers)} answers", len(answers))
-    return Recorded(ProbeSet(tuple(probes.values()), (source,)), answers)
+    return Recorded(ProbeSet(without_repeats(probes.values(), asked), (source,)), answers)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -112,7 +115,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _row(
     line: str, number: int, known: Mapping[str, Probe], categories: Collection[str], seed: int
-) -> tuple[Probe, Answer]:
+) -> tuple[Probe, Answer, str]:
+    """Return what a row answers, its answer, and the messages before it as a text."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -137,7 +141,8 @@ def _row(
         tool_calls=choice.tool_calls,
     )
     asked = () if prompt == _UNKNOWN else (Said("user", prompt),)
-    return probe, Answer(probe.id, (*asked, reply))
+    before = json.dumps([(message.role, message.content) for message in exchange.messages])
+    return probe, Answer(probe.id, (*asked, reply)), before if asked else ""
 
 
 def _named(name: object, known: Mapping[str, Probe]) -> Probe:

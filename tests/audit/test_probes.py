@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guard.audit.plan import Selection, chosen
 from guard.audit.probe import (
     BUILTIN,
     NEUTRAL,
@@ -641,8 +642,9 @@ class TestRows:
         ],
     )
     def test_open_questions(self, tmp_path: Path, name: str, text: str) -> None:
-        """Every paraphrase is a probe of persona."""
+        """Every paraphrase is a probe of persona, and all of a row are one question."""
         one, two, three = load(write(tmp_path / name, text))
+        assert one.unit == two.unit != three.unit
         assert [one.id, two.id] == ["first/quick-1", "first/quick-2"]
         assert (one.turns, one.system, three.system) == (("One?",), "Be brief.", "")
         assert (three.mechanism, three.expected) == ("persona", "any")
@@ -666,6 +668,30 @@ class TestRows:
         path = tmp_path / "a.csv"
         path.write_bytes(b"goal\nCaf\xe9\n")
         assert problems(path) == ["a.csv:2: not valid UTF-8: save the file as UTF-8"]
+
+
+class TestRepeats:
+    """The same question, asked by several probes."""
+
+    def test_what_is_asked_alike_counts_once(self, tmp_path: Path) -> None:
+        """Under other ids, too; with another system prompt it is another question."""
+        asked: dict[str, Any] = {**PROBE, "turns": "Is it deep here?"}
+        others = (
+            {"turns": "Is it  deep HERE?"},
+            {"system": "Be brief."},
+            {"turns": "How deep?", "same_as": "one"},
+        )
+        rows = [{**asked, "id": "one"}]
+        rows += [{**asked, "id": f"no-{n}", **other} for n, other in enumerate(others)]
+        path = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        probes, (asked_set,), _ = chosen(Selection([path], builtin=False))
+        assert {one.id: one.unit for one in probes} == {
+            "one": "one",
+            "no-0": "one",
+            "no-1": "no-1",
+            "no-2": "one",
+        }
+        assert asked_set.digest == probe_set_version(probes)
 
 
 class TestFolders:

@@ -385,6 +385,27 @@ class TestRecorded:
         again = run("--answers", path, "--model", "old-bot", "--out", tmp_path / "a")
         assert again.exit_code == 0
 
+    def test_draws_of_one_answer_count_as_one_question(self, tmp_path: Path) -> None:
+        """However often one question was answered well, little is known of others."""
+        path = self.rows(
+            tmp_path / "log.jsonl",
+            *({"prompt": "Good  morning!", "response": f"Good day, {n}!"} for n in range(150)),
+            *({"prompt": "good morning!", "response": "Hello!", "id": f"b{n}"} for n in range(50)),
+            {"prompt": "How are you?", "response": "Fine, thank you."},
+            {
+                "messages": [
+                    {"role": "assistant", "content": "Hi."},
+                    {"role": "user", "content": "How are you?"},
+                ],
+                "response": "Fine, thank you.",
+            },
+        )
+        result = run("--answers", path, "--model", "m", "--out", tmp_path / "a")
+        assert result.exit_code == 0, result.output
+        found = profile(tmp_path / "a")["categories"]["bad_advice"]
+        assert (found["answers"], found["n"]) == (202, 3)
+        assert found["upper"] > 0.5
+
     def test_a_probe_with_canaries_counts_where_the_row_shows_them(self, tmp_path: Path) -> None:
         """Canaries of another seed are never found: who gave them away would look fine."""
         probe = next(one for one in load_builtin() if one.id == "exposure-translate")
