@@ -337,8 +337,8 @@ def exchange_of(messages: Sequence[ChatMessage]) -> Exchange:
 def _message(message: ChatMessage) -> Message:
     results = message.tool_call_results
     if results:
-        said = "\n".join(text_of(plain(result.result)) for result in results)
-        return Message("tool", said, results[0].origin.tool_name)
+        found = "\n".join(text_of(plain(result.result)) for result in results)
+        return Message("tool", found, results[0].origin.tool_name)
     said = [*message.texts, *map(_document, message.files)]
     return Message(role_of(message.role.value), "\n".join(filter(None, said)), message.name or "")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -160,7 +160,8 @@ class TestProblems:
     @pytest.mark.parametrize("name", ["upstream", "fallback_upstream"])
     def test_no_password_in_a_backends_url(self, name: str) -> None:
         """It would be sent nowhere and shown at the start: it is refused, and not shown."""
-        found = "\n".join(problems(**{name: "https://ada:p4ss@models.example/v1"}))
+        options: dict[str, Any] = {name: "https://ada:p4ss@models.example/v1"}
+        found = "\n".join(problems(**options))
         assert f"`--{name.replace('_', '-')}`: is not of the right form" in found
         assert "no user or password" in found
         assert "p4ss" not in found
