@@ -24,6 +24,7 @@ from guard.categories import CATEGORIES, Mechanism, Side
 from guard.errors import ModelError, PolicyError, did_you_mean
 from guard.policy_problems import given, sentence
 from guard.security_class import (
+    EFFECTS,
     Deploy,
     Input,
     InputLimit,
@@ -368,11 +369,13 @@ def _unknown_categories(
     """Return a problem for each category that is unknown, or that is never looked for there."""
     problems: list[yaml_lines.Problem] = []
     for location, line in document.lines.items():
-        if _names_rate(location):
+        if _names_deployed(location, "rates"):
             known = [*CATEGORIES, *_MECHANISMS, *extra, *own.get(int(location[1]), ())]
             if (name := str(location[-1])) not in known:
                 text = f"no category or mechanism: remove it{did_you_mean(name, known)}"
                 problems.append((line, location, text))
+        if _names_deployed(location, "effects") and (wrong := _no_effect(str(location[-1]))):
+            problems.append((line, location, wrong))
         if not _names_category(location):
             continue
         known = [*_limitable(), *extra, *own.get(int(location[1]), ())]
@@ -404,10 +407,23 @@ def _names_category(location: yaml_lines.Location) -> bool:
     )
 
 
-def _names_rate(location: yaml_lines.Location) -> bool:
-    """Return whether `location` is a key of a class's `deploy.rates`."""
-    return location[:1] == ("classes",) and location[2:-1] == ("deploy", "rates")
+def _names_deployed(location: yaml_lines.Location, section: str) -> bool:
+    """Return whether `location` is a key of a section of a class's deploy limits."""
+    return location[:1] == ("classes",) and location[2:-1] == ("deploy", section)
 
+
+def _no_effect(name: str) -> str:
+    """Return why no audit tells an effect of that name, with its mend; `""` where one may."""
+    effect, dot, style = name.partition(".")
+    if effect not in EFFECTS:
+        return f"no effect that an audit tells: remove it{did_you_mean(effect, EFFECTS)}"
+    if dot and (effect != _STYLED or not re.fullmatch(r"[a-z0-9_-]{1,40}", style)):
+        return f"only `{_STYLED}` has a part behind a dot, a style's name: remove it"
+    return ""
+
+
+_STYLED: Final = "style_amplification"
+"""The effect that is also told of single styles."""
 
 _MECHANISMS: Final = tuple(name for name in get_args(Mechanism) if name != "none")
 

@@ -196,6 +196,13 @@ class Live(Model):
         return (self.action, *self.action_of.values())
 
 
+EFFECTS: Final = ("over_refusal", "persona_rate", "shortcut_rate", "style_amplification")
+"""The effects that an audit tells (`guard.audit.figures`).
+
+Style amplification is also told of single styles, as in `style_amplification.edgy`.
+"""
+
+
 class Deploy(Model):
     """What a model must have shown in an audit to be deployed under a class.
 

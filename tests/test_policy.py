@@ -163,6 +163,19 @@ ADDITIONS = [
         "no category or mechanism: remove it (did you mean `violence`?)",
     ),
     (
+        *("deploy: {effects: {over_refusl: 0.1}}", ".deploy.effects.over_refusl"),
+        "no effect that an audit tells: remove it (did you mean `over_refusal`?)",
+    ),
+    (
+        *("deploy: {effects: {style_amplificaton.edgy: 0.1}}",),
+        ".deploy.effects.style_amplificaton.edgy",
+        "no effect that an audit tells: remove it (did you mean `style_amplification`?)",
+    ),
+    (
+        *("deploy: {effects: {persona_rate.edgy: 0.1}}", ".deploy.effects.persona_rate.edgy"),
+        "only `style_amplification` has a part behind a dot, a style's name: remove it",
+    ),
+    (
         *("input: {limits: {violence: {act: 0.5}}}", ".input.limits.violence"),
         "in what the model is given no detector looks for it: move it to `limits`",
     ),

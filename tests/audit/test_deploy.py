@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.audit.deploy import Unmet, highest_class, limits_digest, reaches, unmet
+from guard.audit.figures import AMPLIFICATION, OVER_REFUSAL, PERSONA_RATE, SHORTCUT_RATE
 from guard.audit.profile import Effect, Profile, Rate
+from guard.security_class import EFFECTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +63,10 @@ class TestUnmet:
             Unmet("rate", "shortcut", 0.042, 0.04),
             Unmet("effect", "style_amplification", 0.08, 0.05),
         )
+
+    def test_a_policy_may_limit_every_effect_that_there_is(self) -> None:
+        """The names that a policy file takes are those of the figures."""
+        assert {*EFFECTS} == {AMPLIFICATION, OVER_REFUSAL, PERSONA_RATE, SHORTCUT_RATE}
 
     def test_a_name_of_both(self, asking: Make) -> None:
         """`exposure` is a category (0.0125) and a mechanism (0.019): the limit is for both."""
