@@ -11,7 +11,6 @@ This module does not know what is counted; the scripts do what `Book` and `State
 from __future__ import annotations
 
 import json
-import time
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +21,7 @@ from guard.errors import ConfigurationError, LiveStoreError, MissingExtraError
 from guard.live.alarms import Alarm, Transition
 from guard.live.ledger import KEPT, State, Tally
 from guard.live.profile import Profile
-from guard.live.stores import History, Snapshot, checked_name
+from guard.live.stores import History, Snapshot, checked_name, opened_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,8 +65,10 @@ class RedisStore:
 
     def open(self, profile: Profile) -> None:
         """See `Store`."""
-        value = json.dumps({"opened": time.time(), "profile": profile.as_dict()})
         with self._errors():
+            known = [each["opened"] for each in self._profiles()]
+            opened = opened_behind(max(known, default=None))
+            value = json.dumps({"opened": opened, "profile": profile.as_dict()})
             self._client.hset(self._key("profiles"), profile.digest, value)
 
     def read(self, digest: str, replica: str = "") -> Snapshot:
@@ -113,13 +114,16 @@ class RedisStore:
     def profile(self) -> Profile | None:
         """See `Store`."""
         with self._errors():
-            values: Any = self._client.hvals(self._key("profiles"))
-            known = sorted((json.loads(value) for value in values), key=lambda each: each["opened"])
+            known = sorted(self._profiles(), key=lambda each: each["opened"])
             return Profile.from_dict(known[-1]["profile"]) if known else None
 
     def close(self) -> None:
         """See `Store`."""
         self._client.close()
+
+    def _profiles(self) -> list[dict[str, Any]]:
+        values: Any = self._client.hvals(self._key("profiles"))
+        return [json.loads(value) for value in values]
 
     def _key(self, part: str) -> str:
         return f"{{guard:live:{self.name}}}:{part}"

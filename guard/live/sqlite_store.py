@@ -10,7 +10,6 @@ This module does not know what is counted (`guard.live.stores.Book`).
 from __future__ import annotations
 
 import json
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +25,7 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    func,
     inspect,
     select,
 )
@@ -37,7 +37,7 @@ from guard.forks import forget_at_fork, undivided
 from guard.live.alarms import Alarm, Transition
 from guard.live.ledger import KEPT, State
 from guard.live.profile import Profile
-from guard.live.stores import Book, History, Snapshot, checked_name
+from guard.live.stores import Book, History, Snapshot, checked_name, opened_behind
 from guard.sqlite_files import identity, reading_engine
 
 if TYPE_CHECKING:
@@ -163,8 +163,10 @@ class SQLiteStore:
 
     def open(self, profile: Profile) -> None:
         """See `Store`."""
-        values = {"profile": json.dumps(profile.as_dict()), "opened": time.time()}
         with self._writing() as connection:
+            latest = select(func.max(_profiles.c.opened)).where(_profiles.c.name == self.name)
+            opened = opened_behind(connection.execute(latest).scalar())
+            values = {"profile": json.dumps(profile.as_dict()), "opened": opened}
             self._put(connection, _profiles, profile.digest, values)
 
     def read(self, digest: str, replica: str = "") -> Snapshot:

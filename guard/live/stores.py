@@ -10,8 +10,10 @@ This module does not know databases.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
+import time
 from collections import deque
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -44,6 +46,15 @@ def checked_name(name: str) -> str:
             f"`{name}` is no name for live state: take up to 128 letters, digits and `.:/@+-_`"
         )
     return name
+
+
+def opened_behind(latest: float | None) -> float:
+    """Return when a profile is opened that is opened now, behind the `latest` of all replicas.
+
+    Seconds since 1970; a clock that is behind another replica's must not make it an older one.
+    """
+    now = time.time()
+    return now if latest is None else max(now, math.nextafter(latest, math.inf))
 
 
 @dataclass(frozen=True, slots=True)

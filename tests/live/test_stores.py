@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -184,6 +185,21 @@ class TestHistory:
         points = store.history("digest").points
         assert len(points) == 1000
         assert points[-1] == {"at": 99, "time": 1.7e9 + 0.123456789, "category": "harm"}
+
+    def test_the_profile_opened_last_is_shown_whatever_the_clocks_say(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A replica whose clock is an hour ahead, or one that is set back, hides no later one."""
+        first, second = (
+            Profile(LiveSettings(alpha=alpha), {"harm": 0.02}, {}) for alpha in (0.01, 0.02)
+        )
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        store.open(first)
+        monkeypatch.setattr(time, "time", lambda: now)
+        for profile in (second, first, second):
+            store.open(profile)
+            assert store.profile() == profile
 
     def test_knows_the_profile_that_was_opened_last(self, store: Store) -> None:
         """Readers find out what counts mean without knowing the deployment's settings."""
