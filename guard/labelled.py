@@ -131,6 +131,10 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _row(data: Mapping[str, Any]) -> LabelledRow:
+    if "labels" not in data and "reasons" in data:
+        raise InputError(
+            "is a row of the journal without `label`: add 1 where its flag was right, else 0"
+        )
     if "labels" not in data:
         raise InputError('has no `labels` ({"category": 0 or 1, ...})')
     row = LabelledRow(_text(data, "prompt"), _text(data, "response"), _labels(data["labels"]))
@@ -150,10 +154,20 @@ def _journal_row(data: Mapping[str, Any]) -> LabelledRow | None:
         named = [_REASON.match(str(reason)) for reason in data.get("reasons") or ()]
         found = [match[1] for match in named if match and match[1] in CATEGORIES]
         if not found:
-            raise InputError("`label` needs `reasons` that name a category, as in an export")
+            raise InputError(_without_category([match[1] for match in named if match]))
         label = dict.fromkeys(found, label)
     row = LabelledRow(_kept(data, "prompt"), _kept(data, "response"), _labels(label))
     return row if row.scorable else None
+
+
+def _without_category(own: list[str]) -> str:
+    """Return why a row of the journal cannot be used, and the mend."""
+    if not own:
+        return "`label` needs `reasons` that name a category, as in an export"
+    return (
+        f"`{own[0]}` is a category of your own, which `guard calibrate` does not change: add the "
+        f"row to its examples and fit it anew (`guard model fit --category {own[0]}`)"
+    )
 
 
 def _kept(data: Mapping[str, Any], name: str) -> str:

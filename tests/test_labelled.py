@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROW = {"prompt": "Hello?", "response": "Good day.", "labels": {"violence": 0, "harassment": 1}}
 REASON = "harassment: live risk 0.62 reached 0.35 (excise)"
+OWN = "pricing: live risk 0.54 reached 0.50 (replace)"
 
 
 def write(path: Path, *rows: Any) -> Path:
@@ -72,6 +73,8 @@ class TestRows:
             ),
             ({"response": "x", "labels": {"jailbreak": 1}}, "has no `prompt`, which its labels"),
             ({"response": "x", "label": 1}, "`label` needs `reasons`"),
+            ({"response": "x", "reasons": [REASON]}, "a row of the journal without `label`"),
+            ({"response": "x", "reasons": [OWN], "label": 1}, "guard model fit --category pricing"),
         ],
     )
     def test_a_wrong_line_is_named(self, tmp_path: Path, row: Any, said: str) -> None:

@@ -133,6 +133,8 @@ def _key() -> str:
             key = typer.getchar().lower()
         except (EOFError, KeyboardInterrupt):
             return "q"
+        except OSError as error:
+            raise InputError("labels are given by single keys: run this in a terminal") from error
         if not key:
             return "q"
         if key in "ynsuq":

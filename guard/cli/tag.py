@@ -18,6 +18,7 @@ from rich.text import Text
 from guard.audit.deploy import highest_class, unmet
 from guard.audit.errors import DeploymentRefused, TagError
 from guard.audit.exact import moment_text
+from guard.audit.folder import Folder
 from guard.audit.keys import SHORT
 from guard.audit.profile import Effect, Fingerprint, Profile, read_text
 from guard.audit.tag import LONGEST, Claims, Tag, sign, verify
@@ -56,7 +57,9 @@ _ClassOption = Annotated[
 @app.command("sign")
 @reported_errors()
 def sign_profile(
-    profile: Annotated[Path, typer.Argument(help="The risk profile that `guard audit` wrote.")],
+    profile: Annotated[
+        Path, typer.Argument(help="The risk profile that `guard audit` wrote, or its folder.")
+    ],
     key: Annotated[
         list[Path],
         typer.Option(
@@ -83,7 +86,7 @@ def sign_profile(
     """
     if out.exists() and not force:
         fail(f"{out} is there already. Give `--force` to overwrite it, or another name")
-    audited = Profile.read(profile)
+    audited = Profile.read(Folder(profile).profile if profile.is_dir() else profile)
     keys = [read_private(path) for path in key]
     with _refusals():
         target = _target(audited, security_class)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -131,6 +133,20 @@ class TestTerminal:
         assert "2 labels. Count them in: guard audit profile" in result.output
         assert "Does it carry bad_advice?" in result.output
         assert "Gives advice that would hurt" in result.output
+
+    def test_without_a_terminal(self, folder: Path) -> None:
+        """Where there are no keys to press, as in a job of CI, it says so."""
+        done = subprocess.run(
+            [sys.executable, "-m", "guard", "audit", "label", str(folder)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            start_new_session=True,
+        )
+        assert done.returncode == 2
+        assert "run this in a terminal" in done.stderr
 
     def test_undo_takes_the_last_one_back_and_shows_it_again(self, folder: Path) -> None:
         """Also twice; with nothing to undo it says so."""

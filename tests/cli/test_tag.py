@@ -181,6 +181,16 @@ class TestSign:
             assert (result.exit_code, "Give `--force`" in result.stderr) == (2, True)
         assert (folder / "release.key").read_bytes() == before
 
+    def test_the_folder_of_an_audit(self, folder: Path) -> None:
+        """The profile in it is signed; where it has none, the file that is missing is named."""
+        audited = folder / "audit"
+        audited.mkdir()
+        given = ("tag", "sign", audited, "--class", f"{folder / 'policy.yaml'}#public")
+        given = (*given, "--key", folder / "release.key", "--out", folder / "other.tag")
+        assert "profile.json" in run(*given).output
+        (audited / "profile.json").write_bytes(PROFILE.read_bytes())
+        assert run(*given).exit_code == 0
+
     def test_two_signers(self, folder: Path) -> None:
         """While keys are changed both sign, and either is enough."""
         SigningKey.new().write(folder / "next")
