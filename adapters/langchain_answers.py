@@ -227,6 +227,7 @@ class StreamedAnswer(_Answer):
         self._queue: deque[_Held] = deque()
         self._rest: list[ChatGenerationChunk] = []
         self._patient = patient
+        self._tainted = False
         self._refused = False
         self._blocks = False
         self._id: str | None = None
@@ -246,11 +247,12 @@ class StreamedAnswer(_Answer):
         self._from |= _kept({name: value for name, value in named.items() if value})
         yield from self.take(held)
         self._queue.append(held)
+        self._tainted |= held.tainted
 
     def ready(self) -> Iterator[ChatGenerationChunk]:
         """Yield what may leave by now."""
         if self._patient:
-            if self.regenerate or not any(map(self._speaks, self._queue)):
+            if self.regenerate or not (self._tainted or self.ledger.speaks):
                 return
             self._patient = False
         while self._queue and not self._queue[0].last and self._decided(self._queue[0]):
@@ -279,10 +281,6 @@ class StreamedAnswer(_Answer):
 
     def _decided(self, held: _Held) -> bool:
         return all(self.ledger.ready(piece) for piece in held.pieces)
-
-    def _speaks(self, held: _Held) -> bool:
-        """Return whether a chunk says something, so that it is time to begin."""
-        return held.tainted or any(piece.text and self.ledger.ready(piece) for piece in held.pieces)
 
     def _remaining(self) -> Iterator[ChatGenerationChunk]:
         self._patient = False

@@ -111,12 +111,21 @@ class Ledger:
         self._said: set[int] = set()
         self._tails: dict[str, str] = {}
         self._latest: dict[str, str] = {}
+        self._first: dict[str, Piece] = {}
         self._total = 0
 
     @property
     def structured(self) -> bool:
         """Whether content leaves only as a whole, since it is a document."""
         return "content" in self._gated
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is decided of some text what stands in its place.
+
+        Of each channel the first text is decided first, so that no other is looked at.
+        """
+        return any(map(self.ready, self._first.values()))
 
     def left(self, choice: int) -> bool:
         """Return whether some content of a choice has left."""
@@ -150,6 +159,8 @@ class Ledger:
         piece = Piece(name, part.channel.choice, start, part.text, part.put, part.text, leads)
         if part.text or name not in self._lengths:
             yield from self._continue(part.channel, part.text)
+        if part.text:
+            self._first.setdefault(name, piece)
         self._lengths[name] = start + len(part.text)
         self._ends[name] = shown_end(self._ends.get(name, "") + part.text, CONTEXT)
         return piece

@@ -93,6 +93,7 @@ class Relay(ABC):
         self._queue: deque[Held] = deque()
         self._waiting = 0
         self._patient = patient
+        self._tainted = False
         self._finished = False
 
     @property
@@ -222,6 +223,7 @@ class Relay(ABC):
 
     def _enqueue(self, held: Held) -> Steps:
         self._queue.append(held)
+        self._tainted |= bool(held.tainted)
         self._waiting += len(held.event.data)
         yield from self._flush()
         while self._waiting > QUEUE_LIMIT:
@@ -258,7 +260,7 @@ class Relay(ABC):
 
     def _flush(self) -> Steps:
         if self._patient:
-            if not any(self._speaks(held) for held in self._queue) or self.regenerate:
+            if not (self._tainted or self.ledger.speaks) or self.regenerate:
                 return
             self._patient = False
         while self._queue and all(self.ledger.ready(piece) for piece in self._queue[0].pieces):
@@ -269,11 +271,6 @@ class Relay(ABC):
         held = self._queue.popleft()
         self._waiting -= len(held.event.data)
         yield from self._release(self._emitted(held))
-
-    def _speaks(self, held: Held) -> bool:
-        """Return whether an event says something, so that it is time to begin."""
-        ready = [piece for piece in held.pieces if piece.text and self.ledger.ready(piece)]
-        return bool(ready or held.tainted)
 
     def _emitted(self, held: Held) -> Iterable[Event]:
         if any(self.session.withheld(choice) for choice in self.ledger.choices()):

@@ -421,6 +421,31 @@ class TestWithheld:
         assert guard.driver.advance(steps)
         assert not relay.regenerate
 
+    def test_a_document_that_waits_is_looked_at_once(
+        self,
+        make_guard: Callable[..., Guard],
+        make_call: Callable[..., Call],
+        play: Callable[..., list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """With each event of what leaves as a whole, those before it are not sought anew."""
+        looked: list[ledger.Piece] = []
+        ready = ledger.Ledger.ready
+
+        def noted(self: ledger.Ledger, piece: ledger.Piece) -> bool:
+            looked.append(piece)
+            return ready(self, piece)
+
+        monkeypatch.setattr(ledger.Ledger, "ready", noted)
+        guard = make_guard(limits={"to_block": {"act": 0.9, "remedy": "regenerate"}})
+        wanted = REQUEST | {"response_format": {"type": "json_object"}}
+        said = json.dumps({"text": CALM * 4})
+        pieces = [said[at : at + 8] for at in range(0, len(said), 8)]
+        data = sse(*(chunk(delta(content=p)) for p in pieces), chunk(delta(finish="stop")))
+        left = play(guard, make_call(guard, "chat", wanted).relay(patient=True), [data])
+        assert final("".join(left).encode()).choices[0].message.content == said
+        assert len(looked) < 4 * len(pieces)
+
 
 class TestLeaks:
     """A word that must not leave is in nothing that leaves."""

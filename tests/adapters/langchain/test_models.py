@@ -26,6 +26,7 @@ from guard.errors import InputError
 from guard.exchange import Choice, ToolCall
 from guard.journal.store import Journal
 from guard.server.scripted import Delivery, Reply
+from guard.wire.ledger import Ledger
 from tests.adapters.langchain.subjects import PROMPT, BlockModel, Ear, Recorder, look_up
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from guard.engine import Guard
     from guard.server.scripted import ScriptedApp
+    from guard.wire.ledger import Piece
 
 FINE = "Ferns grow in the shade. Water them in the morning, and they will thank you for it."
 LONG = f"{FINE} " * 6
@@ -423,6 +425,25 @@ class TestAskingAgain:
         assert message.content.startswith(FINE)
         assert message.content.endswith("\n\n[replaced]")
         assert len(backend.requests) == 1
+
+    def test_a_document_that_waits_is_looked_at_once(
+        self, make_guard: Callable[..., Guard], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With each chunk of what leaves as a whole, those before it are not sought anew."""
+        looked: list[Piece] = []
+        ready = Ledger.ready
+
+        def noted(self: Ledger, piece: Piece) -> bool:
+            looked.append(piece)
+            return ready(self, piece)
+
+        monkeypatch.setattr(Ledger, "ready", noted)
+        said = json.dumps({"text": "Water them. " * 100})
+        model = GenericFakeChatModel(messages=iter([AIMessage(said)]))
+        asking = make_guard(**self.CHANGES).wrap(model)
+        chunks = list(asking.stream(PROMPT, response_format={"type": "json_object"}))
+        assert summed(chunks).content == said
+        assert len(looked) < 4 * len(chunks)
 
 
 class TestInputs:
