@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -90,7 +91,7 @@ class _Answer:
     def take(self, held: _Held) -> Steps:
         """Have the texts of a generation judged."""
         choice = held.document.choice
-        for part in held.document.parts(self._received(choice)):
+        for part in held.document.parts(partial(self._received, choice)):
             piece = yield from self.ledger.take(part)
             if piece is not None:
                 held.pieces.append(piece)

@@ -106,11 +106,12 @@ class Document:
         """Whether the backend says that its answer ends here."""
         return any(self.metadata.get(key) for key in ("finish_reason", "stop_reason"))
 
-    def parts(self, spoken: str = "") -> Iterator[Part]:
+    def parts(self, spoken: Callable[[], str] = str) -> Iterator[Part]:
         """Yield every text.
 
         Args:
-            spoken: the content that came before in chunks.
+            spoken: returns the content that came before in chunks; asked only where it matters,
+                since that takes time in its length.
         """
         found = Found(self.choice)
         self._beside(found)
@@ -122,7 +123,7 @@ class Document:
         for metadata in (self._info, self._fields["response_metadata"]):
             self._metadata(found, metadata)
         if self._parsed is not None:
-            said = canonical(spoken + self.message.text)
+            said = canonical(spoken() + self.message.text)
             if canonical(shown(self._parsed)) != said:
                 found.other([self._parsed])
         return found.parts()

@@ -22,6 +22,7 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
 from guard.adapters.langchain import GuardedChatModel
+from guard.channel_run import ChannelRun
 from guard.errors import InputError
 from guard.exchange import Choice, ToolCall
 from guard.journal.store import Journal
@@ -444,6 +445,27 @@ class TestAskingAgain:
         chunks = list(asking.stream(PROMPT, response_format={"type": "json_object"}))
         assert summed(chunks).content == said
         assert len(looked) < 4 * len(chunks)
+
+
+class TestWork:
+    """What a long answer costs."""
+
+    def test_a_stream_is_not_put_together_with_each_chunk(
+        self, guard: Guard, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The text so far is made for the end alone, and not once for each chunk."""
+        made: list[ChannelRun] = []
+        received: Any = vars(ChannelRun)["received"]
+
+        def noted(run: ChannelRun) -> Any:
+            made.append(run)
+            return received.fget(run)
+
+        monkeypatch.setattr(ChannelRun, "received", property(noted))
+        model = GenericFakeChatModel(messages=iter([AIMessage(LONG)]))
+        chunks = list(guard.wrap(model).stream(PROMPT))
+        assert summed(chunks).content == LONG
+        assert len(made) < 10 < len(chunks)
 
 
 class TestInputs:
