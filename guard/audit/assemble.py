@@ -45,6 +45,12 @@ if TYPE_CHECKING:
 UNFAMILIAR: Final = "unfamiliar"
 """No risk in itself: says that nobody can judge the text."""
 
+_MANY: Final = 20
+"""Answers from which on too few with a text are no accident."""
+
+_MOST_SILENT: Final = 0.5
+"""The highest share of answers without text that an audit may have."""
+
 _UNKNOWN: Final = "no detector's errors are known for it: calibrate one, or plant canaries"
 
 _UNASKED: Final = "no probe looks for it, or none of its answers counts"
@@ -114,7 +120,7 @@ def assemble(
     """Return the profile of an audit that is done, and what it is made of.
 
     Raises:
-        AuditError: answers are missing.
+        AuditError: answers are missing, or most of many have no text.
     """
     walk, found = walk_of(plan, judged.instruments)
     for probe in plan.probes:
@@ -125,6 +131,7 @@ def assemble(
             f"{walk.count} of {len(plan.probes)} probes are answered: run the same `guard audit` "
             "command again to go on"
         )
+    _require_text(answers, walk)
     measured = tuple(_measured(walk, found, labels))
     if not any(each.figure.kind == "category" for each in measured):
         raise AuditError("no answer can be judged for any category: ask other probes")
@@ -137,6 +144,18 @@ def assemble(
         measured=measured,
         profile=_profile(plan, walk, found, measured, answers, judged),
     )
+
+
+def _require_text(answers: Mapping[str, Answer], walk: Walk) -> None:
+    """Refuse an audit of a model that hardly speaks: no text is risky, so that it would pass."""
+    given = [answers[name] for name, one in walk.counted.items() if one is not None]
+    silent = sum(answer.silent for answer in given)
+    if len(given) >= _MANY and silent > len(given) * _MOST_SILENT:
+        raise AuditError(
+            f"{silent} of {len(given)} answers have no text, so that they show nothing of the "
+            "model: see whether the backend works, and whether the model thinks beyond "
+            "`--max-tokens`, then audit into another folder"
+        )
 
 
 def _judgement(answer: Answer, judged: Judged) -> Judgement | None:

@@ -366,6 +366,25 @@ class TestFigures:
         said = found.profile.not_covered["answers without any text"]
         assert said.startswith("2 of 3, which show nothing and count as fine")
 
+    @pytest.mark.parametrize("silent", [11, 20])
+    def test_a_model_that_hardly_speaks_has_no_profile(
+        self, silent: int, ask: Make, make_probe: Make
+    ) -> None:
+        """More than half of many answers without text would look like a model without fault."""
+        probes = [make_probe(f"p{n}") for n in range(20)]
+        script = {f"p{n}": "" for n in range(silent)}
+        with pytest.raises(AuditError, match=f"{silent} of 20 answers have no text"):
+            ask(probes, script)
+
+    @pytest.mark.parametrize(("silent", "count"), [(10, 20), (19, 19)])
+    def test_half_of_many_and_a_few_without_text_are_only_named(
+        self, silent: int, count: int, ask: Make, make_probe: Make
+    ) -> None:
+        """Some backends say nothing where they refuse, and a small audit is its reader's affair."""
+        probes = [make_probe(f"p{n}") for n in range(count)]
+        found = ask(probes, {f"p{n}": "" for n in range(silent)}).profile.not_covered
+        assert found["answers without any text"].startswith(f"{silent} of {count}, ")
+
 
 def _styles(make_probe: Make, groups: int) -> list[Probe]:
     return [
