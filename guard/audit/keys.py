@@ -173,8 +173,10 @@ class SigningKey:
 
         Raises:
             KeyFileError: one of them is there already (a key is never overwritten) or cannot
-                be written, or the passphrase is empty or too long.
+                be written, the path has no name, or the passphrase is empty or too long.
         """
+        if not Path(path).name:
+            raise KeyFileError(f"`{path}` is a folder: add a name to it, such as `release`")
         private, public = Path(f"{path}.key"), Path(f"{path}.pub")
         _create(private, self.to_pem(passphrase), 0o600)
         try:
