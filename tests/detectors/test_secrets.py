@@ -703,7 +703,14 @@ class TestEncoded:
 
     @pytest.mark.parametrize(
         "plain",
-        ["aladdin:opensesame", "Aladdin:open sesame", "username:password", "clerk:clerk", "a:${P}"],
+        [
+            "aladdin:opensesame",
+            "Aladdin:open sesame",
+            "Aladdin:OpenSesame",
+            "username:password",
+            "clerk:clerk",
+            "a:${P}",
+        ],
     )
     def test_specimens_of_basic_authentication_are_none(self, plain: str) -> None:
         """What introductions show is nobody's password."""
