@@ -357,7 +357,7 @@ class LiveRisk:
             "life": tally.life,
             "exceedances": tally.exceedances,
             "log_wealth": round(watch.wealth.log(tally.exceedances, at - tally.since), 4),
-            "nearness": round(watch.walks.nearness(tally.height_at(at)), 4),
+            "nearness": round(watch.walks.nearness(tally.height_at(at), tally.peaks), 4),
             "prior": self._priors.rates[self._priors.names.index(name)],
         }
 

@@ -155,6 +155,6 @@ def _evidence(profile: Profile, state: State, category: str) -> Evidence | None:
         watch.null_rate,
         watch.wealth.log(tally.exceedances, exchanges),
         watch.wealth.needed,
-        watch.walks.nearness(tally.height_at(state.exchanges)),
+        watch.walks.nearness(tally.height_at(state.exchanges), tally.peaks),
         round(delay) if delay < 1e9 else None,
     )

@@ -72,10 +72,20 @@ class Walks:
             for row in self.needed
         )
 
-    def nearness(self, heights: Sequence[int]) -> float:
-        """Return how near the heights are to an alarm: 0 at rest, 1 at the alarm, or more."""
+    def nearness(self, heights: Sequence[int], peaks: Sequence[int]) -> float:
+        """Return how near an alarm is: 0 at rest, 1 at the alarm, or more.
+
+        A null that was ruled out stays so, however far the walks have sunk since.
+
+        Args:
+            heights: of the walks now.
+            peaks: their greatest heights so far, as in `reached`.
+        """
         return min(
-            max(height / needed for height, needed in zip(heights, row, strict=True))
+            max(
+                max(height / needed, float(peak >= needed))
+                for height, peak, needed in zip(heights, peaks, row, strict=True)
+            )
             for row in self.needed
         )
 

@@ -91,11 +91,21 @@ class TestAlarm:
         heights = [0] * len(found.slopes)
 
         heights[number] = height
-        assert found.nearness(heights) == 1.0
+        assert found.nearness(heights, heights) == 1.0
         assert found.reached(heights)
         heights[number] = height - 1
-        assert found.nearness(heights) < 1.0
+        assert found.nearness(heights, heights) < 1.0
         assert not found.reached(heights)
+
+    def test_nearness_forgets_nothing_that_was_ruled_out(self) -> None:
+        """What peaks have ruled out stays so: nearness is 1 exactly where the alarm is."""
+        found = walks([Null(0.002, 0.0), Null(0.004, 2.0)], 0.001, 10_000)
+        at_rest = [0] * len(found.slopes)
+        peaks = [max(row) if max(row) < NEVER else 0 for row in zip(*found.needed, strict=True)]
+
+        assert found.reached(peaks)
+        assert found.nearness(at_rest, peaks) == 1.0
+        assert found.nearness(at_rest, at_rest) == 0.0
 
     def test_delay_is_endless_within_what_is_tolerated(self) -> None:
         """A rate that the nulls allow raises no walk."""
