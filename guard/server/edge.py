@@ -16,7 +16,7 @@ from guard.server.errors import REQUEST_ID, Refused, respond
 from guard.server.keys import CALLER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,11 +50,15 @@ class Edge:
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
         else:
-            await self._serve(scope, receive, _Answer(scope, send))
+            began = time.perf_counter()
+
+            def note(status: int) -> None:
+                self._note(scope, status, time.perf_counter() - began)
+
+            await self._serve(scope, receive, _Answer(scope, send, note))
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         scope[REQUEST_ID] = f"req_{uuid4().hex}"
-        began = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=scope[REQUEST_ID]):
             try:
                 await self._app(scope, receive, answer.send)
@@ -65,7 +69,7 @@ class Edge:
                 message = "something went wrong here; the log has it by the request's id"
                 await answer.give_up(Refused(500, message, "internal_error"), receive)
             finally:
-                self._note(scope, answer.status, time.perf_counter() - began)
+                answer.end()
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = route_of(scope)
@@ -89,11 +93,13 @@ class _Answer:
         status: its status; 499 where the client went before there was one.
     """
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, note: Callable[[int], None]) -> None:
         self.status = 499
         self._scope = scope
         self._send = send
+        self._note = note
         self._started = False
+        self._ended = False
 
     async def send(self, message: Message) -> None:
         """Pass a message on, with the request's id."""
@@ -105,7 +111,16 @@ class _Answer:
             headers["x-guard-request-id"] = request_id
             headers.setdefault("x-request-id", request_id)
             headers.setdefault("request-id", request_id)
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            # First: whoever has the answer's end may ask for the numbers.
+            self.end()
         await self._send(message)
+
+    def end(self) -> None:
+        """Have the request counted, once."""
+        if not self._ended:
+            self._ended = True
+            self._note(self.status)
 
     async def give_up(self, refusal: Refused, receive: Receive) -> None:
         """Answer with `refusal`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from guard.server import health
+from guard.server.edge import Edge
+from guard.server.load import Load
+from guard.server.metrics import Metrics
 from guard.server.scripted import serve_in_thread
+from guard.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastapi import FastAPI
+    from starlette.types import Message, Receive, Scope, Send
 
     from guard.detectors.base import Finding, Passage
     from guard.server.guards import Judges
@@ -169,6 +175,27 @@ class TestMetrics:
         assert found["guard_requests_total"][CHECK, "400"] == 1
         assert found["guard_judgement_seconds_count"] == {(CHECK,): 3, ("/v1/moderations",): 1}
         assert 0 < found["guard_request_seconds_sum"][(CHECK,)] < 60
+
+    def test_whoever_has_an_answer_finds_it_counted(self) -> None:
+        """A request is counted before its answer's end leaves, and once."""
+        metrics = Metrics(Load(ServerSettings()))
+        read: list[bytes] = []
+
+        async def app(_: Scope, __: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+            await send({"type": "http.response.body", "body": b"b"})
+
+        async def send(_: Message) -> None:
+            read.append(metrics.text())
+
+        async def receive() -> Message:
+            return {"type": "http.disconnect"}
+
+        scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
+        asyncio.run(Edge(app, metrics, quiet=())(scope, receive, send))
+        line = b'guard_requests_total{route="other",status="204"} 1.0'
+        assert [line in text for text in (*read, metrics.text())] == [False, False, True, True]
 
     def test_labels_are_bounded(self, serve: Callable[..., httpx2.Client]) -> None:
         """No client can make a label: unknown paths and methods are one."""
