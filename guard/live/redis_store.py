@@ -136,8 +136,7 @@ class RedisStore:
             yield
         except (RedisError, OSError) as error:
             raise LiveStoreError(
-                f"Redis at {self._shown} cannot be used: {_line(error)}. Check that it runs and "
-                "that its URL is right"
+                f"Redis at {self._shown} cannot be used: {_line(error)}. {_hint(error)}"
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise LiveStoreError(
@@ -153,9 +152,10 @@ def _client(url: str) -> Any:
         from redis.retry import Retry  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError("redis", "redis") from error
+    scheme, slashes, rest = url.partition("://")
     try:
         return redis.Redis.from_url(
-            url,
+            f"{scheme.lower()}{slashes}{rest}",
             decode_responses=True,
             socket_timeout=_TIMEOUT,
             socket_connect_timeout=_TIMEOUT,
@@ -208,6 +208,18 @@ def _snapshot(
 
 def _pairs(flat: list[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _hint(error: Exception) -> str:
+    text = str(error).lower()
+    if "read only replica" in text:
+        return "That is a replica, which may only be read: name the address of the primary"
+    if "unknown command" in text:
+        return (
+            "That is none that keeps data, such as a Sentinel: name the address that always leads "
+            "to the primary"
+        )
+    return "Check that it runs and that its URL is right"
 
 
 def _line(error: Exception) -> str:

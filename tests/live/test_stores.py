@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import time
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis import Redis
 
 from guard.errors import ConfigurationError, LiveStoreError
 from guard.live import LiveSettings, MemoryStore, Operating
@@ -57,6 +61,16 @@ def open_kind(kind: str, request: pytest.FixtureRequest, folder: Path) -> Store:
     if kind == "sqlite":
         return SQLiteStore(folder / "live.sqlite3", "chat")
     return RedisStore(request.getfixturevalue("redis_server").url, "chat")
+
+
+def answered(port: int) -> None:
+    """Wait until a server takes connections."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.02)
+    raise RuntimeError("the server does not answer")
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -226,6 +240,30 @@ class TestOpening:
         with pytest.raises(LiveStoreError) as error:
             redis.read("digest")
         assert "hidden" not in str(error.value)
+
+    def test_tells_of_a_replica_that_may_only_be_read(self, redis_server: Any) -> None:
+        """The address of the primary is asked for; the scheme may be in capitals."""
+        with Redis.from_url(redis_server.url) as client:
+            client.replicaof("127.0.0.1", "1")
+        store = open_store(redis_server.url.replace("redis", "REDIS"), "chat")
+        with pytest.raises(LiveStoreError, match="name the address of the primary"):
+            store.open(Profile(LiveSettings(), {"harm": 0.01}, {}))
+
+    def test_tells_of_a_sentinel(self, tmp_path: Path) -> None:
+        """It knows no commands for data; where to point instead is said."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        settings_file = tmp_path / "sentinel.conf"
+        settings_file.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
+        command = ["redis-server", str(settings_file), "--sentinel"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            try:
+                answered(port)
+                with pytest.raises(LiveStoreError, match="such as a Sentinel: name the address"):
+                    RedisStore(f"redis://127.0.0.1:{port}", "chat").profile()
+            finally:
+                process.kill()
 
     @pytest.mark.parametrize(
         "scheme", ["redis+sentinel", "redis+cluster", "valkey", "postgresql", "sqlite", "http"]
