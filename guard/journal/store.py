@@ -47,6 +47,7 @@ from sqlalchemy.pool import QueuePool
 
 from guard.errors import JournalError, MissingExtraError
 from guard.forks import forget_at_fork, undivided
+from guard.journal.patience import NETWORK, impatient, patient
 from guard.journal.record import Record, jsonable, storable
 from guard.sqlite_files import identity, reading_engine
 
@@ -61,8 +62,8 @@ SCHEMA_VERSION: Final = 1
 BUSY_SECONDS: Final = 30
 """How long a writer waits for others: for a lock on a SQLite file, for PostgreSQL to do it."""
 
-CONNECT_SECONDS: Final = 10
-"""How long opening a connection to a PostgreSQL server may take."""
+ANSWER_SECONDS: Final = BUSY_SECONDS + 10
+"""How long a writer waits for a PostgreSQL server that says nothing at all."""
 
 _PAGE: Final = 200
 
@@ -352,7 +353,7 @@ class Journal:
     def _reading(self) -> Iterator[Connection]:
         with self._errors("read"):
             self._check_file()
-            with self._engine.connect() as connection:
+            with self._engine.connect() as connection, patient(connection):
                 yield connection
 
     def _check_file(self) -> None:
@@ -495,14 +496,14 @@ def _server_engine(url: URL) -> Engine:
         options["isolation_level"] = "READ COMMITTED"
     if "psycopg" in url.drivername:
         # The server's own encoding may be none, and the environment may name any.
-        wanted = {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"}
+        wanted = {**NETWORK, "client_encoding": "utf8"}
         arguments = {key: value for key, value in wanted.items() if key not in url.query}
     if "psycopg" in url.drivername.split("+"):
         # A pooler may give each transaction another session, which knows no statement of ours.
         arguments["prepare_threshold"] = None
     try:
         # Parameters hidden: an error's traceback must not carry the row's texts into a log.
-        return create_engine(
+        engine = create_engine(
             url, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options
         )
     except ModuleNotFoundError as error:
@@ -512,6 +513,9 @@ def _server_engine(url: URL) -> Engine:
             f"the driver of the journal at {_shown(url)} is not installed: "
             f"install the package that brings `{error.name}`"
         ) from error
+    if "psycopg" in url.drivername.split("+"):
+        impatient(engine, ANSWER_SECONDS)
+    return engine
 
 
 def _sqlite_engine(url: URL) -> Engine:

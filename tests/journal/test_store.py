@@ -962,6 +962,22 @@ except MissingExtraError as error:
                     done.result()
             assert journal.count() == 120
 
+    def test_a_server_that_says_nothing(
+        self, postgres_url: str, row: Maker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A frozen connection is not waited for without end: the row goes over another one."""
+        monkeypatch.setattr(store, "ANSWER_SECONDS", 0.5)
+        with closing(Journal(postgres_url)) as journal:
+            journal.write(row())
+            with journal._engine.connect() as connection:
+                pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                journal.write(row())
+                assert journal.count() == 2
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
     def test_a_connection_that_broke(self, postgres_url: str, row: Maker) -> None:
         """After the server dropped all connections the next row is written all the same."""
         with closing(Journal(postgres_url)) as journal, closing(Journal(postgres_url)) as other:
