@@ -33,7 +33,7 @@ from guard.live.prior import Priors
 from guard.live.profile import Profile
 from guard.live.spool import Spool
 from guard.live.state import LiveState, describe
-from guard.live.stores import History, MemoryStore, Store
+from guard.live.stores import History, MemoryStore, Store, lost_alarms
 from guard.log import Log
 
 if TYPE_CHECKING:
@@ -463,6 +463,8 @@ class LiveRisk:
         return Spool(self._store.spool, self._store.name, header)
 
     def _load(self) -> tuple[Transition, ...]:
+        if self._spool is not None and self._spool.sequence and self._store.profile() is None:
+            _log.error("guard.live.store_forgot", name=self.name, delivered=self._spool.sequence)
         self._store.open(self._profile)
         if self._spool is not None:
             for sequence, batch in self._spool.recovered():
@@ -474,6 +476,9 @@ class LiveRisk:
         history = self._store.history(self._profile.digest)
         self._transitions.extend(history.transitions)
         self._points.extend(history.points)
+        for name, alarm in lost_alarms(history.transitions, snapshot).items():
+            self._alarms[name] = alarm
+            _log.error("guard.live.alarm_restored", name=self.name, category=name)
         transitions = self._adopt(snapshot)
         self._spooled(lambda spool: spool.turn(self._lives))
         return transitions

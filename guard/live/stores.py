@@ -87,6 +87,23 @@ class History:
     points: Sequence[Mapping[str, Any]] = ()
 
 
+def lost_alarms(transitions: Sequence[Transition], snapshot: Snapshot) -> dict[str, Alarm]:
+    """Return alarms that were raised and never cleared, and which a store does not hold any more.
+
+    Args:
+        transitions: what happened, the oldest first, read behind `snapshot`.
+        snapshot: what the store holds.
+    """
+    latest = {each.alarm.category: each for each in transitions}
+    return {
+        name: each.alarm
+        for name, each in latest.items()
+        if each.kind == "raised"
+        and name not in snapshot.alarms
+        and each.alarm.life >= snapshot.lives.get(name, 0)
+    }
+
+
 class Store(Protocol):
     """Keeps live state. Safe to share between threads.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -196,6 +198,38 @@ class TestKilledRedis:
         other.flush()
         assert other.posture == "quarantine"
         assert other.state().exchanges == 51
+
+    def test_that_lost_its_alarms_gets_them_back(self, make_live: Make, tmp_path: Path) -> None:
+        """What was raised and not cleared stands again at the next start, and nothing else."""
+        path = tmp_path / "live.sqlite3"
+        first = make_live(store=SQLiteStore(path), action="quarantine")
+        for _ in range(30):
+            first.observe({"bad_advice": 9.0, "violence": 9.0})
+        first.clear("violence", by="ada", reason="prompt repaired")
+        first.close()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DROP TABLE live_alarm")
+
+        with capture_logs() as events:
+            second = make_live(store=SQLiteStore(path), action="quarantine")
+        assert (second.posture, second.alarms) == ("quarantine", first.alarms)
+        told = [e["category"] for e in events if e["event"] == "guard.live.alarm_restored"]
+        assert told == ["bad_advice"]
+        second.flush()
+        assert second.store.read("").alarms == first.alarms
+
+    def test_that_lost_everything_is_told_of(self, make_live: Make, tmp_path: Path) -> None:
+        """Where nobody ran who could restore it, the log says so."""
+        path = tmp_path / "live.sqlite3"
+        first = make_live(store=SQLiteStore(path))
+        first.observe({"bad_advice": 1.0})
+        first.close()
+        path.unlink()
+
+        with capture_logs() as events:
+            make_live(store=SQLiteStore(path))
+        told = [e for e in events if e["event"] == "guard.live.store_forgot"]
+        assert [(e["log_level"], e["delivered"]) for e in told] == [("error", 1)]
 
     def test_that_forgot_everything_learns_what_stands(
         self, make_live: Make, redis_server: Any
