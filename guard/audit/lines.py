@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from guard.audit.errors import AuditError
+from guard.file_locks import BINARY, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ class LineFile:
         self._path = path
         self._mutex = threading.Lock()
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
         except OSError as error:
             raise AuditError(f"`{path}` cannot be written: {error.strerror}") from error
         try:
@@ -110,12 +111,10 @@ class LineFile:
 def _lock(file: int, path: Path) -> None:
     """Keep other processes out until this one ends, however it ends."""
     try:
-        import fcntl  # noqa: PLC0415  # there is none on Windows
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = try_lock(file)
     except OSError as error:
         raise AuditError(
-            f"another process has `{path}` open: wait for it, or take another folder"
+            f"`{path}` cannot be locked ({error.strerror}): take a folder on a disk of this machine"
         ) from error
+    if not ours:
+        raise AuditError(f"another process has `{path}` open: wait for it, or take another folder")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from guard.errors import LiveStoreError
+from guard.file_locks import BINARY
 from guard.live.ledger import Batch
 from guard.live.open_batch import OpenBatch
 from guard.live.spool_slot import (
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 _LONG: Final = 4_000_000
 """Bytes of a log that are replaced by a batch."""
+
+_APPENDING: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY
 
 
 class Spool:
@@ -109,7 +112,7 @@ class Spool:
         """Begin a new log, counted under `lives`; return the number of the one that ends here."""
         ended = self._number
         path = self._folder / f"log-{ended + 1}"
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(path, _APPENDING, 0o600)
         if self._log >= 0:
             os.close(self._log)
         self._log, self._number, self._size = log, ended + 1, 0
@@ -128,7 +131,7 @@ class Spool:
 
     def note_raised(self, transition: Mapping[str, Any]) -> None:
         """Keep an alarm until it is delivered."""
-        file = os.open(self._folder / RAISED, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        file = os.open(self._folder / RAISED, _APPENDING, 0o600)
         try:
             _append(file, json.dumps(transition).encode() + b"\n", os.fstat(file).st_size)
         finally:

@@ -20,6 +20,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from guard.errors import LiveStoreError
+from guard.file_locks import try_lock
 from guard.log import Log
 
 if TYPE_CHECKING:
@@ -199,18 +200,14 @@ def _by_folder(slot: Path) -> str:
 
 def _lock(slot: Path) -> int | None:
     """Return the lock of a slot, `None` where another process has it."""
-    import fcntl  # noqa: PLC0415  # there is none on Windows
-
     lock = os.open(slot / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    ours = False
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
+        ours = try_lock(lock)
+    finally:
+        if not ours:
+            os.close(lock)
+    return lock if ours else None
 
 
 def _escaped(character: str) -> str:
