@@ -113,6 +113,7 @@ class LiveRisk:
         self._successor: LiveRisk | None = None
         self._joining = threading.Lock()
         self._forked = False
+        self._closed = False
         self._spool: Spool | None = None
         self._tell(self._join())
         _all.add(self)
@@ -170,7 +171,7 @@ class LiveRisk:
             conversation: which one the exchange belongs to.
 
         Raises:
-            InputError: a category without a prior.
+            InputError: a category without a prior, or it was closed.
         """
         if not self._known.issuperset(evidence):
             unknown = ", ".join(f"`{name}`" for name in sorted(set(evidence) - self._known))
@@ -178,6 +179,7 @@ class LiveRisk:
         self._join_if_forked()
         transitions: tuple[Transition, ...] = ()
         with self._lock:
+            self._refuse_if_closed()
             # What is no number is not below any threshold either.
             exceeded = [
                 name
@@ -221,9 +223,10 @@ class LiveRisk:
             reason: why it may be cleared.
 
         Raises:
-            InputError: no such alarm stands, or nobody, or no reason, is named.
+            InputError: no such alarm stands, nobody, or no reason, is named, or it was closed.
             LiveStoreError: the store cannot be reached; the alarm stands.
         """
+        self._refuse_if_closed()
         self._join_if_forked()
         with self._delivering:
             found = self._deliver()
@@ -243,14 +246,20 @@ class LiveRisk:
         """Deliver what was seen, and take in what others saw.
 
         Raises:
+            InputError: it was closed.
             LiveStoreError: the store cannot be reached; nothing is lost.
         """
+        self._refuse_if_closed()
+        self._flush()
+
+    def _flush(self) -> None:
         self._join_if_forked()
         with self._delivering:
             transitions = self._deliver()
         self._tell(transitions)
         if self._successor is not None:
-            self._successor.flush()
+            # It may be closed by now: what served last is closed first.
+            self._successor._flush()  # noqa: SLF001  # of this class
 
     def hand_over(self, successor: LiveRisk) -> None:
         """Have another go on in the place of this one, on the same store.
@@ -275,21 +284,25 @@ class LiveRisk:
             LiveStoreError: as of `flush`.
         """
         if self._open.exchanges or self._sealed or time.monotonic() - self._looked >= IDLE:
-            self.flush()
+            self._flush()
 
     def close(self) -> None:
         """Deliver what was seen and let go of the store; call it before the process ends.
 
-        A store that was handed over stays open for the successor.
+        A store that was handed over stays open for the successor. Where others read the store,
+        nothing can be observed from then on: what counts under this replica's name is for the
+        next process that has it.
 
         Raises:
             LiveStoreError: the store cannot be reached; with a spool, the next process delivers.
         """
         self._ends.set()
+        with self._lock:
+            self._closed = self._store.seconds is not None
         if self._thread is not None:
             self._thread.join(timeout=_PATIENCE)
         try:
-            self.flush()
+            self._flush()
         finally:
             if self._spool is not None:
                 self._spool.close()
@@ -303,9 +316,15 @@ class LiveRisk:
         if self._store.seconds is None or not waits:
             return
         try:
-            self.flush()
+            self._flush()
         except LiveStoreError as error:
             _log.error("guard.live.store_away", name=self.name, error=str(error))
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise InputError(
+                f"the live risk of `{self.name}` was closed: make another one, or close it later"
+            )
 
     # Tests.
 

@@ -89,6 +89,28 @@ class TestAlarm:
         assert live.state().exchanges == 0
 
 
+class TestClosed:
+    """What was closed has given its place to others."""
+
+    def test_counts_nothing_more(self, make_live: Make, tmp_path: Path) -> None:
+        """It says so, and what the next owner of its slot sees is counted whole."""
+        first = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"))
+        first.observe({"bad_advice": -1.0})
+        first.close()
+        second = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"))
+        with pytest.raises(InputError, match=r"was closed: make another"):
+            first.observe({"bad_advice": -1.0})
+        with pytest.raises(InputError, match="was closed"):
+            first.flush()
+        with pytest.raises(InputError, match="was closed"):
+            first.clear("all", by="ada", reason="prompt repaired")
+        assert first.posture == "normal"
+        first.close()
+        second.observe({"bad_advice": -1.0})
+        second.flush()
+        assert second.store.read(second.profile.digest).state.exchanges == 2
+
+
 class TestClearing:
     """Only a person does it."""
 
