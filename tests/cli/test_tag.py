@@ -195,8 +195,9 @@ class TestSign:
         """The profile in it is signed; where it has none, the file that is missing is named."""
         audited = folder / "audit"
         audited.mkdir()
-        given = ("tag", "sign", audited, "--class", f"{folder / 'policy.yaml'}#public")
-        given = (*given, "--key", folder / "release.key", "--out", folder / "other.tag")
+        given: tuple[object, ...] = ("tag", "sign", audited, "--key", folder / "release.key")
+        policy = f"{folder / 'policy.yaml'}#public"
+        given = (*given, "--class", policy, "--out", folder / "other.tag")
         assert "profile.json" in run(*given).output
         (audited / "profile.json").write_bytes(PROFILE.read_bytes())
         assert run(*given).exit_code == 0
