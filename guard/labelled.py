@@ -90,7 +90,7 @@ def read(path: Path) -> Labelled:
         try:
             data = _object(line)
             kinds.add("label" in data)
-            row = _journal_row(data) if "label" in data else _row(data)
+            row = journal_row(data) if "label" in data else _row(data)
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
@@ -147,14 +147,27 @@ def _row(data: Mapping[str, Any]) -> LabelledRow:
     return row
 
 
-def _journal_row(data: Mapping[str, Any]) -> LabelledRow | None:
-    """Return a journal's row, `None` where the journal kept no text that its label is about."""
+def flagged_for(data: Mapping[str, Any]) -> list[str]:
+    """Return the categories that a journal's row was flagged for, those of one's own included."""
+    named = (_REASON.match(str(reason)) for reason in data.get("reasons") or ())
+    return [match[1] for match in named if match]
+
+
+def journal_row(data: Mapping[str, Any]) -> LabelledRow | None:
+    """Return a journal's row, `None` where the journal kept no text that its label is about.
+
+    Args:
+        data: a row as `guard flagged export` writes it, with `label`.
+
+    Raises:
+        InputError: its label cannot be used; says why.
+    """
     label = data["label"]
     if not isinstance(label, dict):
-        named = [_REASON.match(str(reason)) for reason in data.get("reasons") or ()]
-        found = [match[1] for match in named if match and match[1] in CATEGORIES]
+        named = flagged_for(data)
+        found = [name for name in named if name in CATEGORIES]
         if not found:
-            raise InputError(_without_category([match[1] for match in named if match]))
+            raise InputError(_without_category(named))
         label = dict.fromkeys(found, label)
     row = LabelledRow(_kept(data, "prompt"), _kept(data, "response"), _labels(label))
     return row if row.scorable else None

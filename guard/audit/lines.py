@@ -1,7 +1,8 @@
 """A file of JSON lines that survives a kill at any moment.
 
-A header says what the file belongs to. A line is written by one call and forced to the disk
-before it counts. A last line that was cut short is dropped when the file is opened again.
+A header says what the file belongs to; a file that people may edit has none. A line is written
+by one call and forced to the disk before it counts. A last line that was cut short is dropped
+when the file is opened again.
 
 This module does not know what a line means.
 """
@@ -27,23 +28,28 @@ class LineFile:
 
     Args:
         path: is made where it is missing, for its owner alone.
-        header: what the file belongs to.
+        header: what the file belongs to; `None` for a file without one, as a person may have
+            written it: blank lines are passed over, and a whole last line needs no end.
 
     Raises:
         AuditError: it has another header, another process adds to it, or it is damaged.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, str] | None) -> None:
         """Open, lock and mend the file; read what is there."""
         self._path = path
         self._mutex = threading.Lock()
+        self._header = header
+        self._ends: list[int] = []
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
         except OSError as error:
             raise AuditError(f"`{path}` cannot be written: {error.strerror}") from error
         try:
             _lock(self._file, path)
-            self.rows: Sequence[Mapping[str, Any]] = self._recovered(header)
+            self.rows: Sequence[Mapping[str, Any]] = (
+                self._edited() if header is None else self._recovered(header)
+            )
         except BaseException:
             os.close(self._file)
             raise
@@ -73,6 +79,38 @@ class LineFile:
             except OSError as error:
                 os.ftruncate(self._file, end)
                 raise AuditError(f"`{self._path}` cannot be written: {error.strerror}") from error
+            self._ends.append(end)
+
+    def take_back(self) -> None:
+        """Cut off what the last `add` wrote that is still there; the disk has it so on return.
+
+        Raises:
+            AuditError: the file cannot be written.
+            IndexError: nothing was added since it was opened.
+        """
+        with self._mutex:
+            end = self._ends.pop()
+            try:
+                os.ftruncate(self._file, end)
+                os.fsync(self._file)
+            except OSError as error:
+                raise AuditError(f"`{self._path}` cannot be written: {error.strerror}") from error
+
+    def _edited(self) -> list[Mapping[str, Any]]:
+        """Return the rows of a file without a header; one that is none of these stays as it is."""
+        *whole, last = self._path.read_bytes().split(b"\n")
+        rows = [self._parsed(n, line) for n, line in enumerate(whole, start=1) if line.strip()]
+        if not last.strip():
+            return rows
+        try:
+            rows.append(self._parsed(len(whole) + 1, last))
+        except AuditError:
+            if not last.startswith(b"{"):
+                raise
+            os.ftruncate(self._file, os.fstat(self._file).st_size - len(last))
+        else:
+            os.write(self._file, b"\n")
+        return rows
 
     def _recovered(self, header: Mapping[str, str]) -> list[Mapping[str, Any]]:
         content = self._path.read_bytes()
@@ -104,7 +142,7 @@ class LineFile:
         """Return the error of a line that is damaged; the header is line 1."""
         return AuditError(
             f"{self._path}:{number}: cannot be read ({why}): delete this line, and what it held "
-            "is asked again"
+            f"is asked again{', or name another file' if self._header is None else ''}"
         )
 
 

@@ -8,16 +8,15 @@ This module does not know what labels do to a rate, nor in which order answers s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import typer
 from rich.panel import Panel
 from rich.text import Text
 
 from guard.audit.assemble import labellable
 from guard.audit.labels import ENOUGH, Item, queue
-from guard.categories import CATEGORIES
-from guard.cli.screen import console, errors, plain, plain_text
+from guard.cli.labelling import ask, question, spoken
+from guard.cli.screen import console, errors, plain_text
 from guard.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from guard.audit.assemble import Assembled
     from guard.audit.folder import Folder
     from guard.audit.labels import LabelFile
-
-_KEYS: Final = "[y] it does   [n] it does not   [s] skip   [u] undo   [q] quit"
-_LENGTH: Final = 4000
 
 
 def label_answers(folder: Folder) -> None:
@@ -68,74 +64,27 @@ class _Sitting:
         }
         self._queue = list(queue(there, widths, labels.labels, assembled.plan.seed))
         self._totals: Mapping[str, int] = {name: len(probes) for name, probes in there.items()}
-        self._done: list[Item] = []
         if not self._queue:
             raise InputError("every answer that can be labelled has a label")
 
     def run(self) -> None:
-        at = 0
-        while at < len(self._queue):
-            item = self._queue[at]
-            console.print(self._panel(item))
-            key = _key()
-            if key == "q":
-                return
-            if key == "u":
-                at = self._undo(at)
-                continue
-            if key in "yn":
-                self._labels.add(item, risky=key == "y")
-                self._done.append(item)
-            at += 1
+        ask(self._queue, self._panel, lambda item, risky: self._labels.add(item, risky=risky))
 
-    def _undo(self, at: int) -> int:
-        if not self._done:
-            errors.print("Nothing to undo.")
-            return at
-        item = self._done.pop()
-        self._labels.add(item, risky=None)
-        return self._queue.index(item)
-
-    def _panel(self, item: Item) -> Panel:
+    def _panel(self, item: Item, _: int) -> Panel:
         known = sum(one.category == item.category for one in self._labels.labels)
         plan, said = self._assembled.plan, self._assembled.answers[item.probe].said
         probe = next(probe for probe in plan.probes if probe.id == item.probe)
         lines = Text()
         if system := plan.system_of(plan.planted(probe).probe):
-            lines.append("system: ", "bold").append(plain(_cut(system))).append("\n\n")
+            lines.append_text(spoken("system", system))
         for one in said:
             name = {"user": "asked", "assistant": "answered"}.get(one.role, one.role)
             calls = "\n".join(f"{call.name}({call.arguments})" for call in one.tool_calls)
             text = "\n".join(
                 part for part in (one.reasoning, one.content, one.refusal, calls) if part
             )
-            lines.append(f"{name}: ", "bold").append(plain(_cut(text))).append("\n\n")
-        lines.append("Does it carry ", "bold").append(plain(item.category), "bold yellow")
-        lines.append("? ", "bold").append(_summary(item.category)).append(f"\n{_KEYS}", "dim")
+            lines.append_text(spoken(name, text))
+        lines.append_text(question(item.category))
         total = self._totals[item.category]
         title = f"{item.category}: {known} of {total} labelled, counts from {ENOUGH}"
         return Panel(lines, title=plain_text(title), title_align="left")
-
-
-def _summary(category: str) -> str:
-    known = CATEGORIES.get(category)
-    return "" if known is None else known.summary
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LENGTH else f"{text[:_LENGTH]} … ({len(text):,} characters)"
-
-
-def _key() -> str:
-    """Return the next key of those that mean something; a closed input means `q`."""
-    while True:
-        try:
-            key = typer.getchar().lower()
-        except (EOFError, KeyboardInterrupt):
-            return "q"
-        except OSError as error:
-            raise InputError("labels are given by single keys: run this in a terminal") from error
-        if not key:
-            return "q"
-        if key in "ynsuq":
-            return key

@@ -70,16 +70,17 @@ def calibrate(
     changes only if the new line predicts rows better that it was not fitted to, by more than a
     standard error.
 
-    The journal keeps no labels. To use what it holds, export it, add `"label": 1` to rows whose
-    flag was right and `"label": 0` to the others, and give that file: evidence is then fitted
-    so that evidence and the class's prior give the share of flags that were right. That needs a
+    The journal keeps no labels. To use what it holds, let `guard flagged label` ask you which
+    flags were right, and give its file (or export the journal, and add `"label": 1` to rows whose
+    flag was right and `"label": 0` to the others): evidence is then fitted so that
+    evidence and the class's prior give the share of flags that were right. That needs a
     class that journals texts (`redacted` or `full`). Such rows say nothing about what no class
     flagged, so all evidence of a category moves alike: a journal can neither tell how much
     evidence grows from score to score nor what was missed. It may raise evidence by 1 at most
     (odds times 2.7), since that of ordinary answers rises with it; where flags are right more often
     than that, raise the class's prior or label rows that were not flagged.
 
-        guard flagged export flagged.jsonl
+        guard flagged label labels.jsonl
 
         guard calibrate --labels mine.jsonl --dry-run
 

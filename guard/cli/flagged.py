@@ -1,4 +1,4 @@
-"""`guard flagged`: read the journal of flagged, rewritten and blocked responses; delete rows.
+"""`guard flagged`: read the journal of flagged, rewritten and blocked responses; label or delete.
 
 Reading makes nothing: where there is no journal, these commands say so and leave it so.
 Everything in a row may come from a model or its user, so nothing is printed that has not
@@ -38,7 +38,8 @@ _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 app = typer.Typer(
     name="flagged",
-    help="Read the journal: responses that were flagged, rewritten or blocked; delete old ones.",
+    help="Read the journal: responses that were flagged, rewritten or blocked. Say which flags "
+    "were right (`label`); delete old rows (`purge`).",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -266,6 +267,58 @@ def export(  # each is one option
         with _new_file(Path(file), force=force) as writing:
             count = _export(_with_progress(rows.list(**filters), total), writing, form)
     errors.print(plain_text(f"{count:,} rows written to {file}"), soft_wrap=True)
+
+
+@app.command()
+def label(  # each is one option
+    *,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where labels go, JSON lines; may be there.")
+    ],
+    action: ActionOption = None,
+    security_class: ClassOption = None,
+    category: CategoryOption = None,
+    minimum: MinimumOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    journal: JournalOption = None,
+) -> None:
+    """Say which flags were right: one key each, for `guard calibrate`.
+
+    Shows prompt and answer of one row after the other, the newest first, and asks for each
+    category that it was flagged for. **y** it is risky, **n** it is fine, **s** skip, **u** undo,
+    **q** quit. What you say is in FILE at once, readable by you alone; the same command goes on
+    where you stopped. With `--category` only that one is asked about.
+
+    Of copies one is asked about. Rows of a class that keeps no texts (`hashed`, `omitted`) and
+    rows flagged for a category of your own are passed over and counted. A category changes from
+    20 labels of either side on; do not skip those that are hard to tell, which would bend it.
+
+        guard flagged label labels.jsonl --category harassment --since 30d
+
+        guard calibrate --labels labels.jsonl --dry-run
+
+    What was flagged says nothing about what was missed: for that, label ordinary answers as well,
+    in a file of their own (`guard calibrate --help`).
+    """
+    filters = _filters(
+        action=action,
+        security_class=security_class,
+        category=category,
+        minimum=minimum,
+        since=since,
+        until=until,
+    )
+    with reported_errors(), _opened(journal) as rows:
+        if rows is None:
+            fail(_no_journal(journal))
+        total = rows.count(**filters)
+        if not total:
+            _say(_nothing_found(rows, filters), as_json=False)
+            return
+        from guard.cli.flagged_label import label_rows  # noqa: PLC0415  # loads the audit
+
+        label_rows(rows, _with_progress(rows.list(**filters), total), file, category)
 
 
 @app.command()
