@@ -13,7 +13,7 @@ This module does not know the formats (`guard.wire`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from guard.errors import InputError, MissingExtraError
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from guard.engine import Guard
 
 _Client = TypeVar("_Client", "anthropic.Anthropic", "anthropic.AsyncAnthropic")
+
+OPTIONS_OF: Final = Options
+"""Whose parameters the further options of `wrap` are."""
 
 
 class Refused(Unguardable, anthropic.AnthropicError):

@@ -313,6 +313,10 @@ def _is_told(error: BaseException, depth: int = 64) -> bool:
     return any(_is_told(each, depth - 1) for each in causes if each is not None)
 
 
+OPTIONS_OF: Final = GuardASGI
+"""Whose parameters the further options of `wrap` are."""
+
+
 def wrap(
     guard: Guard, app: Any, *, routes: Mapping[str, Form] | None = None, **options: Any
 ) -> Any:

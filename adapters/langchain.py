@@ -15,7 +15,7 @@ This module does not know how a message is read (`guard.adapters.langchain_messa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from guard.errors import InputError, MissingExtraError
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["GuardMiddleware", "GuardRunnable", "GuardedChatModel", "RiskDecisions", "wrap"]
 
 _Target = TypeVar("_Target")
+
+OPTIONS_OF: Final = GuardedChatModel
+"""Whose parameters the further options of `wrap` are."""
 
 _LATER = {
     "GuardMiddleware": "guard.adapters.langchain_agents",

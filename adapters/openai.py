@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _Client = TypeVar("_Client", "openai.OpenAI", "openai.AsyncOpenAI")
 
+OPTIONS_OF: Final = Options
+"""Whose parameters the further options of `wrap` are."""
+
 _NOWHERE: Final = "refused://websockets-cannot-be-guarded"
 """Stands where websockets would lead, so that the error says why; copies of the client keep it."""
 

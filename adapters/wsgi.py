@@ -263,6 +263,10 @@ def _text(path: str) -> str:
     return path.encode("latin-1").decode("utf-8", "replace")
 
 
+OPTIONS_OF: Final = GuardWSGI
+"""Whose parameters the further options of `wrap` are."""
+
+
 def wrap(
     guard: Guard, app: Any, *, routes: Mapping[str, Form] | None = None, **options: Any
 ) -> Any:

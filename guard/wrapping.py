@@ -6,12 +6,15 @@ This module does not know how any of them is guarded: that is in `guard.adapters
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import Parameter, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from guard.errors import InputError
+from guard.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from guard.engine import Guard
 
 _Target = TypeVar("_Target")
@@ -31,6 +34,11 @@ ADAPTERS: Final = {
 }
 """The adapter's module by the package that a class, what it derives from or its type comes from."""
 
+_GIVEN: Final = ("guard", "app", "inner", "unguardable")
+"""What an adapter gives to its `OPTIONS_OF` by itself."""
+
+_CATCH_ALL: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
 _CLIENTS: Final = ("litellm",)
 """Packages that are clients themselves, by their functions."""
 
@@ -43,6 +51,7 @@ def wrap(guard: Guard, target: _Target, **options: Any) -> _Target:
         homes.insert(0, target.__name__)
     for module in filter(None, map(_adapter, homes)):
         adapter: Any = import_module(module)
+        _check(adapter, options)
         guarded: _Target = adapter.wrap(guard, target, **options)
         return guarded
     raise InputError(
@@ -50,6 +59,24 @@ def wrap(guard: Guard, target: _Target, **options: Any) -> _Target:
         f"model of {', '.join(ADAPTERS)}, or use `guard.protect` for any callable, "
         "`guard.adapters.asgi.GuardASGI` or `guard.adapters.wsgi.GuardWSGI` for an application"
     )
+
+
+def _check(adapter: Any, options: Mapping[str, Any]) -> None:
+    """Refuse an option that the adapter does not know; some frameworks would take no notice."""
+    known = _options_of(adapter)
+    for name in options:
+        if name not in known:
+            taken = ", ".join(f"`{one}`" for one in sorted(known)) or "none"
+            hint = did_you_mean(name, known) or f": it takes {taken}"
+            raise InputError(f"unknown option `{name}`{hint}")
+
+
+def _options_of(adapter: Any) -> set[str]:
+    """Return the names of the options that an adapter's `wrap` takes, or passes on."""
+    own = [*signature(adapter.wrap).parameters.values()][2:]  # behind the guard and the target
+    taker = getattr(adapter, "OPTIONS_OF", None)
+    more = () if taker is None else signature(taker).parameters.values()
+    return {one.name for one in (*own, *more) if one.kind not in _CATCH_ALL} - {*_GIVEN}
 
 
 def _adapter(module: str) -> str | None:

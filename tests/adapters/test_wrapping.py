@@ -14,6 +14,7 @@ import httpx
 import httpx2
 import openai
 import pytest
+from langchain_core.language_models import FakeListChatModel
 
 from guard.errors import InputError
 from guard.exchange import Choice
@@ -166,6 +167,25 @@ class TestRefused:
         """An option of an unknown value is named with those that are known."""
         with pytest.raises(InputError, match=r"`refuse` or `pass`, not `maybe`"):
             make_guard().wrap(new_client(vendor), unguarded="maybe")
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("on_verdit", r"unknown option `on_verdit` \(did you mean `on_verdict`\?\)"),
+            ("zzz", r"unknown option `zzz`: it takes .*`on_verdict`"),
+            ("inner", r"unknown option `inner`"),
+        ],
+    )
+    @pytest.mark.parametrize("vendor", [*VENDORS, "langchain"])
+    def test_an_unknown_option(
+        self, new_client: Make, make_guard: Callable[..., Guard], vendor: str, name: str, said: str
+    ) -> None:
+        """It is refused with what was meant: LangChain's models would take no notice of it."""
+        target = (
+            FakeListChatModel(responses=["Hello."]) if vendor == "langchain" else new_client(vendor)
+        )
+        with pytest.raises(InputError, match=said):
+            make_guard().wrap(target, **{name: print})
 
     @pytest.mark.parametrize("module", ["openai", "anthropic", "httpx2", "tenacity"])
     def test_missing_extra(self, module: str) -> None:
