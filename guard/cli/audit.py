@@ -201,7 +201,7 @@ def audit(
     """
     if context.invoked_subcommand is not None:
         return
-    if backend is None and answers is None:
+    if backend is None and answers is None and not _anything_given(context):
         typer.echo(context.get_help())
         return
     from guard.cli.audit_run import Settings, run  # noqa: PLC0415  # help must not wait for it
@@ -233,6 +233,11 @@ def audit(
     )
     _show(folder, assembled, as_json=as_json)
     _decide(assembled, as_json=as_json)
+
+
+def _anything_given(context: typer.Context) -> bool:
+    sources = map(context.get_parameter_source, context.params)
+    return any(source is not None and source.name != "DEFAULT" for source in sources)
 
 
 @app.command()

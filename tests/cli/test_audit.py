@@ -344,6 +344,13 @@ class TestBackends:
         assert "Go on? [y/N]" in shown
         assert backend.requests == []
 
+    def test_without_a_backend_it_says_what_is_missing(self) -> None:
+        """Whoever names a model needs no help, but the option that was forgotten."""
+        result = run("--model", "m")
+        assert result.exit_code == 2
+        assert "give `--backend`" in result.stderr
+        assert "Usage" not in result.output
+
     def test_without_anything_it_explains_itself(self) -> None:
         """The help shows how to begin."""
         result = run()
