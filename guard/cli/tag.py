@@ -72,6 +72,7 @@ def sign_profile(
         int, typer.Option("--days", min=1, max=LONGEST.days, help="How long it is valid.")
     ] = 90,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Sign a profile for the class that it is good enough for.
 
@@ -88,13 +89,17 @@ def sign_profile(
         fail(f"{out} is there already. Give `--force` to overwrite it, or another name")
     audited = Profile.read(Folder(profile).profile if profile.is_dir() else profile)
     keys = [read_private(path) for path in key]
-    with _refusals():
+    with _refusals(as_json=as_json):
         target = _target(audited, security_class)
         tag = sign(audited, target, keys[0], validity=timedelta(days=days))
     for other in keys[1:]:
         tag = tag.signed_by(other)
     tag.write(out)
     claims = tag.unverified_claims()
+    if as_json:
+        signers = [one.id for one in keys]
+        typer.echo(json.dumps({"tag": str(out), "signed_by": signers} | _plain(claims)))
+        return
     console.print(plain_text(f"{out}: {_summary(claims)}"), soft_wrap=True)
 
 

@@ -150,6 +150,16 @@ class TestSign:
         claims = json.loads(run("tag", "show", folder / "model.tag", "--json").stdout)
         assert claims["security_class"]["name"] == "public"
 
+    def test_json(self, folder: Path) -> None:
+        """For programs: where the tag is, who signed it and what it says; what is refused, too."""
+        told = json.loads(sign(folder, "--json", out="other.tag").stdout)
+        key = SigningKey.read(folder / "release.key")
+        assert (told["tag"], told["signed_by"]) == (str(folder / "other.tag"), [key.id])
+        assert told["security_class"]["name"] == "public"
+        refused = sign(folder, "--json", source="#critical", out="critical.tag")
+        assert refused.exit_code == 1
+        assert json.loads(refused.stdout)["error"] == "DeploymentRefused"
+
     def test_the_highest_class_of_a_policy(self, folder: Path) -> None:
         """Without a class of the file, the tag is for the highest that is reached."""
         result = sign(folder, source="", out="highest.tag")
