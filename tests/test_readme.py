@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from guard import builtin_classes
+from guard import Guard, builtin_classes
 from guard.audit.profile import Profile
 
 if TYPE_CHECKING:
@@ -80,3 +80,19 @@ def test_every_class_is_named() -> None:
     """The table of classes is complete and has the right ranks."""
     for item in builtin_classes():
         assert f"| `{item.name}` | {item.rank} |" in TEXT
+
+
+def test_what_a_newcomer_types_is_there_by_then() -> None:
+    """Bare `guard` comes behind the activated environment, an SDK or a server behind its extra."""
+    active = TEXT.index(". .venv/bin/activate")
+    assert active < TEXT.index("\nguard ")
+    assert active < TEXT.index("pip install '.[")
+    needs = {"openai": "from openai", "server": "guard serve", "audit": "guard audit"}
+    for extra, used in needs.items():
+        assert TEXT.index(f"pip install '.[{extra}]'") < TEXT.index(used)
+
+
+def test_the_first_text_of_the_shell_is_not_let_pass() -> None:
+    """Whoever tries it sees what a guard does."""
+    (text,) = re.findall(r'echo "(.+)" \| guard check', TEXT)
+    assert Guard.load("public", journal=None).check(text).action == "rewrite"
