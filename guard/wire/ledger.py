@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from guard.exchange import is_json, unescaped
 from guard.steps import Release
 from guard.text.units import CONTEXT, LOOKAHEAD, shown_end
+from guard.wire.lone import LoneTexts
 from guard.wire.parts import BodyError, Part, nowhere
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from guard.exchange import Channel, ChannelKind
     from guard.session import Session
     from guard.steps import Ask, Outcome, Steps
+    from guard.wire.lone import Mark
 
 _T = TypeVar("_T")
 
@@ -37,9 +39,6 @@ CHANNEL_LIMIT: Final = 1024
 """Texts of one exchange; every one is kept, and judged by itself."""
 
 _TOO_MANY: Final = f"the backend's answer has more than {CHANNEL_LIMIT} texts"
-
-_KNOWN_LIMIT: Final = 1024
-"""Names of lone texts whose ends are remembered, since more of them may come."""
 
 _STEP: Final = re.compile(r"[.\[]")
 """Where the name of a channel goes one level down."""
@@ -109,8 +108,7 @@ class Ledger:
         self._ended: set[int] = set()
         self._left: dict[str, int] = {}
         self._said: set[int] = set()
-        self._tails: dict[str, str] = {}
-        self._latest: dict[str, str] = {}
+        self.lone = LoneTexts()
         self._first: dict[str, Piece] = {}
         self._total = 0
 
@@ -141,7 +139,7 @@ class Ledger:
         if self._total > TEXT_LIMIT:
             self.withhold(part.channel)
         name = part.channel.name
-        if part.lone or name in self._tails:
+        if part.lone or name in self.lone:
             yield from self._judge_alone(part)
             return None
         waits = part.leads or self._waits(part.channel.kind)
@@ -199,10 +197,12 @@ class Ledger:
             if earlier is not None and run.visible(0, earlier.received) != earlier.text:
                 # What had left reads otherwise now, so that the rest would not join.
                 self.withhold(run.channel)
+        if not self.session.withheld(choice):
+            self.lone.end(choice)
 
     def end_all(self) -> Steps:
         """Take the end of every choice."""
-        for choice in self.choices() - self._ended:
+        for choice in (self.choices() - self._ended) | self.lone.choices():
             yield from self.end(choice)
 
     def finish(self) -> Steps:
@@ -238,6 +238,16 @@ class Ledger:
         if self.gates(piece.channel) and self.session.withheld(piece.choice):
             return False
         return self._reached(piece)
+
+    def marks(self, part: Part) -> list[Mark]:
+        """Return where the texts end that wait for more behind a part."""
+        names = (part.channel.name, *part.also)
+        marks = (self.lone.mark(replace(part.channel, name=name)) for name in names)
+        return [mark for mark in marks if mark is not None]
+
+    def settled(self, mark: Mark) -> bool:
+        """Return whether a lone piece may leave; one that does not is dropped with its choice."""
+        return self.session.shadow or self.lone.settled(mark)
 
     def gates(self, channel: str) -> bool:
         """Return whether a channel leaves only with the end of its choice."""
@@ -323,11 +333,11 @@ class Ledger:
     def _pair(self, part: Part) -> Steps:
         """See to it that texts which a part stands for, too, are its own text from the start."""
         for name in part.also:
-            before = self._tails.get(name, self._ends.get(name, ""))
+            known, other = self.lone.tail(name), replace(part.channel, name=name)
+            before = self._ends.get(name, "") if known is None else known
             if self._ends.get(part.channel.name, "").endswith(before):
-                self._tails[name] = shown_end(before + part.text, CONTEXT)
+                self.lone.follow(other, shown_end(before + part.text, CONTEXT))
             else:
-                other = replace(part.channel, name=name)
                 yield from self._judge_alone(replace(part, channel=other))
 
     def _continue(self, channel: Channel, text: str) -> Steps:
@@ -368,26 +378,13 @@ class Ledger:
         """
         if self.session.withheld(part.channel.choice):
             return
-        for text in dict.fromkeys((part.text, self._with_tail(part))):
+        for text in dict.fromkeys((part.text, self.lone.take(part.channel, part.text))):
             channel = replace(part.channel, text=text)
             passed = yield from quietly(self.session.alone(channel))
             if not passed:
                 self.withhold(part.channel)
                 return
-
-    def _with_tail(self, part: Part) -> str:
-        """Return a lone text behind those that came before under its key, which it may go on.
-
-        One that comes again is not taken for more of a text.
-        """
-        name = part.channel.name
-        before = self._tails.get(name, "")
-        if len(self._tails) < _KNOWN_LIMIT or name in self._tails:
-            self._tails[name] = shown_end(before + part.text, CONTEXT)
-            if part.text == self._latest.get(name):
-                return part.text
-            self._latest[name] = part.text
-        return before + part.text
+        self.lone.passed(part.channel.name)
 
 
 def quietly(steps: Generator[Ask, Outcome | None, _T]) -> Generator[Ask, Outcome | None, _T]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from guard.steps import Steps
     from guard.wire.detail import Style
     from guard.wire.ledger import Piece
+    from guard.wire.lone import Mark
     from guard.wire.parts import Json, Part
 
 QUEUE_LIMIT: Final = 16 * 2**20
@@ -47,13 +48,15 @@ class Held:
         document: its JSON.
         exact: whether its data may leave as they came.
         pieces: the texts in it.
-        tainted: choices with a text in it that was judged by itself and did not pass.
+        lone: where the texts in it end that were judged by themselves.
+        tainted: choices with such a text that did not pass.
     """
 
     event: Event
     document: Json
     exact: bool
     pieces: list[Piece] = field(default_factory=list)
+    lone: list[Mark] = field(default_factory=list)
     tainted: set[int] = field(default_factory=set)
 
 
@@ -214,12 +217,16 @@ class Relay(ABC):
         yield from self._enqueue(held)
 
     def _judge(self, held: Held) -> Steps:
+        spoke: set[int] = set()
         for part in self.parts(held.document):
+            spoke.add(part.channel.choice)
             piece = yield from (self.ledger.echo(part) if part.echo else self.ledger.take(part))
             if piece is not None:
                 held.pieces.append(piece)
             elif self.session.withheld(part.channel.choice):
                 held.tainted.add(part.channel.choice)
+            held.lone += self.ledger.marks(part)
+        self.ledger.lone.step(spoke, self.session.withheld)
 
     def _enqueue(self, held: Held) -> Steps:
         self._queue.append(held)
@@ -231,6 +238,9 @@ class Relay(ABC):
             for piece in self._queue[0].pieces:
                 if not self.ledger.ready(piece):
                     self.ledger.withhold(self.session.run(piece.channel).channel)
+            for mark in self._queue[0].lone:
+                if not self.ledger.settled(mark):
+                    self.ledger.withhold(mark.channel)
             yield from self._leave()
             yield from self._flush()
 
@@ -263,13 +273,21 @@ class Relay(ABC):
             if not (self._tainted or self.ledger.speaks) or self.regenerate:
                 return
             self._patient = False
-        while self._queue and all(self.ledger.ready(piece) for piece in self._queue[0].pieces):
+        while self._queue and self._ready(self._queue[0]):
             yield from self._leave()
+
+    def _ready(self, held: Held) -> bool:
+        """Return whether it is decided what leaves in the place of an event."""
+        lone = (mark for mark in held.lone if not self.session.withheld(mark.channel.choice))
+        return all(map(self.ledger.ready, held.pieces)) and all(map(self.ledger.settled, lone))
 
     def _leave(self) -> Steps:
         """Let the first event leave."""
         held = self._queue.popleft()
         self._waiting -= len(held.event.data)
+        for mark in held.lone:
+            if not self.ledger.settled(mark):
+                held.tainted.add(mark.channel.choice)
         yield from self._release(self._emitted(held))
 
     def _emitted(self, held: Held) -> Iterable[Event]:

@@ -373,6 +373,58 @@ class TestWithheld:
         data = sse(*(chunk(delta(audio=each)) for each in spoken), chunk(delta(finish="stop")))
         assert through(data) == data
 
+    @pytest.mark.parametrize("size", [1, 2, 5])
+    @pytest.mark.parametrize("rest", ["", CALM])
+    def test_unknown_key(self, through: Pass, heard: Heard, size: int, rest: str) -> None:
+        """Of a text under a key that nobody knows nothing leaves of the word that withholds it."""
+        said = f"{CALM}A zblock.{rest}"
+        pieces = [said[at : at + size] for at in range(0, len(said), size)]
+        texts = heard(through(sse(*(chunk(delta(odd=piece)) for piece in pieces))))
+        left = texts[".choices[0].delta.odd"]
+        assert left
+        assert CALM.startswith(left)
+        assert texts[".choices[0].delta.content"].endswith("[blocked]")
+
+    def test_unknown_key_well(self, through: Pass) -> None:
+        """One that passes leaves byte for byte, whatever comes between and behind its end."""
+        said = [chunk(delta(odd=piece)) for piece in ("The pond ", "is still, ", "very still.")]
+        told = [chunk(delta(content=CALM)), *said, chunk(delta(finish="stop")), *said]
+        assert through(sse(*told)) == sse(*told)
+
+    @pytest.mark.parametrize(
+        ("note", "waits"),
+        [
+            (lambda _: {"provider": "Ferns and Co"}, 1),
+            (lambda at: {} if at else {"provider": "Ferns and Co"}, 3),
+            (lambda _: {"sources": ["fern one", "fern two"]}, 1),
+            (lambda at: {"at": 10**17 + at}, 0),
+            (lambda at: {"state": "reading" if at < 9 else "writing"}, 8),
+        ],
+        ids=["constant", "once", "list", "number", "state"],
+    )
+    def test_unknown_key_repeats(
+        self,
+        make_guard: Callable[..., Guard],
+        make_call: Callable[..., Call],
+        play: Callable[..., list[str]],
+        note: Callable[[int], Json],
+        waits: int,
+    ) -> None:
+        """A note that comes with each chunk keeps back few chunks, and none for long."""
+        guard = make_guard()
+        said = [chunk(delta(content=""), **note(at)) for at in range(30)]
+        data = [f"data: {json.dumps(each)}\n\n".encode() for each in said]
+        left = play(guard, make_call(guard, "chat", REQUEST).relay(), data)
+        behind = [at + 1 - "".join(left[: at + 1]).count("data: ") for at in range(30)]
+        assert max(behind) <= waits
+        assert behind[-1] <= 1
+        assert "".join(left).encode() == b"".join(data)
+
+    def test_unknown_key_beside(self, through: Pass, heard: Heard) -> None:
+        """What waits under such a key does not leave where another text withholds the choice."""
+        said = [chunk(delta(odd="A zbl")), chunk(delta(content="A zblock.", finish="stop"))]
+        assert ".choices[0].delta.odd" not in heard(through(sse(*said)))
+
     def test_body(self, whole: Callable[..., Json]) -> None:
         """A whole response says the same, and keeps what it is known by."""
         body = body_of(Reply((Choice("A zblock."),)))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from guard.exchange import Channel, Exchange
 from guard.wire import ledger as module
+from guard.wire import lone
 from guard.wire.ledger import GATED, Ledger
 from guard.wire.parts import BodyError, Part, nowhere
 
@@ -509,7 +510,7 @@ class TestAlone:
 
     def test_many_names(self, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
         """Behind the names that are remembered, strings are judged still."""
-        monkeypatch.setattr(module, "_KNOWN_LIMIT", 2)
+        monkeypatch.setattr(lone, "KNOWN_LIMIT", 2)
         for number in range(4):
             book.take("fine", f"other.{number}", kind="content", lone=True)
         book.take("a zblock", "other.9", kind="content", lone=True)
