@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import yaml
@@ -17,6 +17,11 @@ from guard.policy import load_class
 from guard.server import health
 from guard.server.configuration import load_settings
 from guard.server.guards import Loader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx2
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 KUBERNETES: Final = DEPLOY / "kubernetes"
@@ -127,8 +132,34 @@ class TestSettings:
             (tmp_path / name).write_text(placed, encoding="utf-8")
         settings = load_settings(tmp_path / "guard.yaml", host="0.0.0.0")
         assert settings.keys
-        assert load_class(settings.security_class).name == "house"
+        house = load_class(settings.security_class)
+        assert house.name == "house"
+        assert house.live is not None, "drift of a deployment on a cluster would not be followed"
         assert Loader(settings, None)()
+
+
+class TestAlerts:
+    """`deploy/prometheus/rules.yaml`."""
+
+    def test_what_the_rules_ask_for_is_exported(self, serve: Callable[..., httpx2.Client]) -> None:
+        """Each names numbers of `/metrics`: a rule over any other never fires."""
+        client = serve()
+        client.post("/v1/guard/check", json={"response": "Hi."})
+        exported = set(re.findall(r"^# TYPE (\w+)", client.get("/metrics").text, re.MULTILINE))
+        text = (DEPLOY / "prometheus/rules.yaml").read_text("utf-8")
+        (group,) = yaml.safe_load(text)["groups"]
+        for rule in group["rules"]:
+            named = set(re.findall(r"\bguard_\w+", rule["expr"]))
+            assert named
+            assert named <= exported, rule["alert"]
+        assert "guard_alarm_standing" in text
+
+    def test_they_are_those_of_the_documentation(self) -> None:
+        """What docs/server.md says to be woken for has a rule."""
+        text = (DEPLOY / "prometheus/rules.yaml").read_text("utf-8")
+        page = (DEPLOY.parent / "docs/server.md").read_text("utf-8")
+        (advice,) = re.findall(r"What to be woken for: `([^`]+)`", page)
+        assert f"expr: {advice}\n" in text
 
 
 class TestCluster:
