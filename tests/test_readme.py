@@ -53,6 +53,21 @@ def test_the_example_of_an_audit_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Profile.read(tmp_path / "audit-my-bot/profile.json").fingerprint.model == "my-bot"
 
 
+LIVE = blocks("python", (ROOT / "docs/live.md").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("number", range(len(LIVE)))
+def test_the_examples_of_live_risk_run(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/live.md: each as it stands there, with nothing that another one made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALARM_SECRET", "sixteen characters")
+    made: dict[str, object] = {}
+    exec(compile(LIVE[number], f"docs/live.md {number}", "exec"), made)
+    assert made
+
+
 def test_the_first_example_is_short() -> None:
     """Ten lines show what it does."""
     lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
