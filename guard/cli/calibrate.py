@@ -72,9 +72,9 @@ def calibrate(
 
     The journal keeps no labels. To use what it holds, let `guard flagged label` ask you which
     flags were right, and give its file (or export the journal, and add `"label": 1` to rows whose
-    flag was right and `"label": 0` to the others): evidence is then fitted so that
-    evidence and the class's prior give the share of flags that were right. That needs a
-    class that journals texts (`redacted` or `full`). Such rows say nothing about what no class
+    flag was right and `"label": 0` to the others): evidence is then fitted so that evidence and
+    the class's prior give the share of flags that were right. That needs a class that journals
+    texts (`redacted` or `full`). Such rows say nothing about what no class
     flagged, so all evidence of a category moves alike: a journal can neither tell how much
     evidence grows from score to score nor what was missed. It may raise evidence by 1 at most
     (odds times 2.7), since that of ordinary answers rises with it; where flags are right more often
@@ -82,7 +82,7 @@ def calibrate(
 
         guard flagged label labels.jsonl
 
-        guard calibrate --labels mine.jsonl --dry-run
+        guard calibrate --labels labels.jsonl --dry-run
 
         guard calibrate --labels mine.jsonl --out models/mine --plot reliability.svg
 
