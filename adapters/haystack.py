@@ -48,10 +48,11 @@ from guard.adapters.turns import (
     plain,
     text_part,
 )
+from guard.documents import UNKNOWN, document_text
 from guard.exchange import Exchange, Message
-from guard.wire.asked import role_of, text_of
+from guard.request_text import text_of
+from guard.wire.asked import role_of
 from guard.wire.detail import detail
-from guard.wire.documents import UNKNOWN, document_text
 from guard.wire.parts import counts, setter
 from guard.wire.parts import plain as kept_of
 from guard.wire.tokens import prune

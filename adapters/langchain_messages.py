@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from guard.adapters.langchain_texts import Found, both, canonical, shown
 from guard.exchange import Exchange, Message
-from guard.wire.asked import role_of, text_of
+from guard.request_text import text_of
+from guard.wire.asked import role_of
 from guard.wire.tokens import prune
 
 if TYPE_CHECKING:

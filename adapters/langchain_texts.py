@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel
 
 from guard.exchange import Channel
-from guard.wire.parts import Part, is_data, joined, nowhere, others, setter
+from guard.unsaid import is_data
+from guard.wire.parts import Part, joined, nowhere, others, setter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

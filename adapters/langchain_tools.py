@@ -26,8 +26,8 @@ from guard.adapters.langchain_quiet import conversation
 from guard.adapters.masking import raise_alone, told
 from guard.errors import InputError
 from guard.exchange import Choice, Exchange, Message, ToolCall
+from guard.request_text import text_of
 from guard.verdict import Verdict
-from guard.wire.asked import text_of
 from guard.wire.detail import detail
 
 if TYPE_CHECKING:

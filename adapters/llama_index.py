@@ -53,10 +53,10 @@ from guard.adapters.turns import (
     object_part,
     text_part,
 )
+from guard.documents import UNKNOWN, document_text
 from guard.exchange import Exchange, Message
 from guard.wire.asked import role_of
 from guard.wire.detail import detail
-from guard.wire.documents import UNKNOWN, document_text
 from guard.wire.parts import joined, setter
 
 if TYPE_CHECKING:

@@ -57,9 +57,9 @@ from guard.adapters.turns import (
     object_part,
     text_part,
 )
+from guard.documents import document_text
 from guard.exchange import Exchange, Message
 from guard.wire.detail import detail
-from guard.wire.documents import document_text
 from guard.wire.parts import plain, setter
 from guard.wire.tokens import prune
 

@@ -18,7 +18,8 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from guard.adapters.transformers_rows import Reading, Row, Unasked, closing_of, lead_of
 from guard.errors import InputError
 from guard.exchange import Exchange, Message
-from guard.wire.asked import role_of, text_of
+from guard.request_text import text_of
+from guard.wire.asked import role_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

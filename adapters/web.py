@@ -43,8 +43,9 @@ from guard.adapters.web_bodies import (
 from guard.errors import ConfigurationError, InputError, did_you_mean
 from guard.exchange import Exchange, Message
 from guard.log import Log
+from guard.request_text import text_of
 from guard.steps import Release
-from guard.wire.asked import Asked, text_of
+from guard.wire.asked import Asked
 from guard.wire.detail import DEFAULT_STYLE, detail
 from guard.wire.formats import FORMATS, Call
 from guard.wire.parts import BodyError, parse, written

@@ -1,8 +1,8 @@
 """Reads an exchange from one JSON object, in the shapes that logs of chat models have.
 
 What a choice holds under a known key is read into a channel or refused: text that is passed
-over would leave unjudged. What was asked is only context, so that an image in a message is
-passed over, and unknown keys are passed over everywhere.
+over would leave unjudged. What was asked is read like a request (`guard.request_text`): of its
+blocks any text counts, whatever its key, and an image is passed over.
 
 This module does not know HTTP, streams or what is done with an exchange.
 """
@@ -15,6 +15,7 @@ from typing import Any, Final, TypeGuard, get_args
 
 from guard.errors import InputError
 from guard.exchange import ChannelKind, Choice, Exchange, Message, Role, ToolCall, completed
+from guard.request_text import text_of, turns
 
 _ROLES: Final = get_args(Role)
 _ARGUMENTS: Final = ("arguments", "input", "args", "parameters")
@@ -207,40 +208,45 @@ class _Reader:
     def _messages(self, data: Mapping[str, Any]) -> tuple[Message, ...]:
         listed = data.get("messages")
         prompt = self._text(data.get("prompt"), "prompt")
-        system = self._text(data.get("system"), "system")
+        system = text_of(self._asked(data.get("system"), "system"))
         if listed is not None and not _is_list(listed):
             self._wrong("messages", "a list", listed)
             return ()
-        own = [self._message(item, f"messages[{i}]") for i, item in enumerate(listed or ())]
+        tools: dict[str, str] = {}
+        own = [
+            message
+            for i, item in enumerate(listed or ())
+            for message in self._message(item, f"messages[{i}]", tools)
+        ]
         messages = completed(tuple(own), prompt, system)
         if prompt.strip() and Exchange((), messages).prompt != prompt:
             self.problems.append("`prompt` is not the last user message: leave one of them out")
         return messages
 
-    def _message(self, item: object, at: str) -> Message:
+    def _message(self, item: object, at: str, tools: dict[str, str]) -> Iterator[Message]:
+        """Yield what a message says; a tool's result inside it is a message of its own."""
         if not isinstance(item, Mapping):
             self._wrong(at, "an object", item)
-            return Message("user", "")
+            return
         role: Any = item.get("role")
         if role not in _ROLES:
             self.problems.append(f"`{at}.role` must be one of {', '.join(_ROLES)}")
             role = "user"
-        content = "\n".join(self._asked(item.get("content"), f"{at}.content"))
-        return Message(role, content, self._text(item.get("name"), f"{at}.name"))
+        name = self._text(item.get("name"), f"{at}.name")
+        content = self._asked(item.get("content"), f"{at}.content")
+        blocks = content if isinstance(content, list) else [content]
+        said = list(turns(role, blocks, tools, name))
+        # A message without any text may still be the last one.
+        yield from said or [Message(role, "", name)]
 
-    def _asked(self, value: object, at: str) -> Iterator[str]:
-        """Yield the texts of a message, those inside a tool's result included."""
+    def _asked(self, value: object, at: str) -> str | list[Any]:
+        """Return text, or blocks of which any text counts."""
         if not _is_list(value):
-            yield self._text(value, at, "text or a list of parts")
-            return
+            return self._text(value, at, "text or a list of parts")
         for index, part in enumerate(value):
-            place = f"{at}[{index}]"
-            if not isinstance(part, Mapping):
-                yield self._text(part, place, "text or an object")
-                continue
-            for key in ("text", "content"):
-                if part.get(key) is not None:
-                    yield from self._asked(part[key], f"{place}.{key}")
+            if not isinstance(part, str | Mapping):
+                self._wrong(f"{at}[{index}]", "text or an object", part)
+        return [dict(part) if isinstance(part, Mapping) else part for part in value]
 
     def _text(self, value: object, at: str, wanted: str = "text") -> str:
         """Return text; absent and null count as empty."""

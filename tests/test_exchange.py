@@ -319,11 +319,37 @@ class TestParts:
         messages = [{"role": "user", "content": parts}]
         assert Exchange.parse({"response": "x", "messages": messages}).prompt == "What is this?"
 
-    def test_a_tool_result_is_part_of_a_message(self) -> None:
-        """The text of a tool's result inside a message is read."""
-        result = {"type": "tool_result", "content": [{"type": "text", "text": "17 degrees"}]}
-        messages = [{"role": "user", "content": [result, "Well?"]}]
-        assert Exchange.parse({"response": "x", "messages": messages}).prompt == "17 degrees\nWell?"
+    def test_a_tool_result_is_a_tools_message(self) -> None:
+        """What a tool gave back inside a user's message is the tool's, and no question."""
+        call = {"type": "tool_use", "id": "t1", "name": "find", "input": {"q": "tide"}}
+        result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"text": "17 degrees"}]}
+        said = {"role": "assistant", "content": [{"type": "text", "text": "I look."}, call]}
+        messages = [said, {"role": "user", "content": [result, "Well?"]}]
+        assert Exchange.parse({"response": "x", "messages": messages}).messages == (
+            Message("assistant", "I look."),
+            Message("tool", "17 degrees", "find"),
+            Message("user", "Well?"),
+        )
+
+    def test_system_of_blocks(self) -> None:
+        """A system prompt may be a list of blocks."""
+        blocks = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}]
+        assert Exchange.parse({"response": "x", "system": blocks}).system == "Be brief.\nBe kind."
+
+    @pytest.mark.parametrize(
+        "block",
+        [
+            {"type": "document", "source": {"type": "text", "data": "Ferns grow."}},
+            {"type": "search_result", "source": "s", "title": "Ferns grow."},
+            {"type": "custom", "output": "Ferns grow."},
+            {"type": "refusal", "refusal": "Ferns grow."},
+            {"type": "input_text", "input_text": "Ferns grow."},
+        ],
+    )
+    def test_any_text_that_was_asked_is_read(self, block: Any) -> None:
+        """A block's text is read whatever its key, as a server that guards a model reads it."""
+        messages = [{"role": "user", "content": [block]}]
+        assert "Ferns grow." in Exchange.parse({"response": "x", "messages": messages}).prompt
 
 
 class TestAudio:
@@ -473,7 +499,10 @@ class TestProblems:
                 "`choices[0].content[0].text` must be text or a list of parts, not a number",
             ),
             ({"response": "x", "prompt": 3}, "`prompt` must be text, not a number"),
-            ({"response": "x", "system": ["x"]}, "`system` must be text, not a list"),
+            (
+                {"response": "x", "system": [3]},
+                "`system[0]` must be text or an object, not a number",
+            ),
             ({"response": "x", "model": {}}, "`model` must be text, not an object"),
             ({"response": "x", "metadata": []}, "`metadata` must be an object, not an empty list"),
             ({"response": "x", "metadata": ""}, "`metadata` must be an object, not text"),

@@ -31,11 +31,12 @@ from pydantic import BaseModel, ConfigDict
 
 from guard.errors import InputError
 from guard.exchange import Exchange, Message
+from guard.request_text import text_of
 from guard.server.errors import Json, Refused
 from guard.server.keys import caller_of
 from guard.server.litellm_calls import Calls
 from guard.server.service import ERRORS
-from guard.wire.asked import role_of, text_of
+from guard.wire.asked import role_of
 
 if TYPE_CHECKING:
     from guard.server.litellm_calls import Call, Sent

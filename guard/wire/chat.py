@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from guard.exchange import Channel, Exchange, Message
-from guard.wire.asked import Asked, role_of, text_of
+from guard.request_text import text_of
+from guard.wire.asked import Asked, role_of
 from guard.wire.body import Body
 from guard.wire.detail import detail
 from guard.wire.parts import Part, counts, joined, others, plain, setter, written

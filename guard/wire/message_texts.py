@@ -16,7 +16,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from guard.exchange import Channel
-from guard.wire.parts import BodyError, Part, nowhere, others, says_nothing, setter
+from guard.unsaid import says_nothing
+from guard.wire.parts import BodyError, Part, nowhere, others, setter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from guard.exchange import Exchange, Message
-from guard.wire.asked import Asked, role_of, text_of
+from guard.request_text import text_of, turns
+from guard.wire.asked import Asked, role_of
 from guard.wire.body import Body
 from guard.wire.detail import detail
 from guard.wire.message_texts import Texts, kind_of, number
@@ -221,24 +222,13 @@ def asked(document: Json) -> Asked:
 
 
 def _said(listed: list[Any]) -> Iterator[Message]:
-    """Yield the conversation; what tools gave back, here a user's block, is a tool's message."""
+    """Yield the conversation."""
     tools: dict[str, str] = {}
     for message in listed:
-        if not isinstance(message, dict):
-            continue
-        content, texts, role = message.get("content"), list[str](), role_of(message.get("role"))
-        for block in content if isinstance(content, list) else [content]:
-            given = block if isinstance(block, dict) else {}
-            if given.get("type") == "tool_use":
-                tools[str(given.get("id"))] = str(given.get("name") or "")
-            if given.get("type") == "tool_result":
-                name = tools.get(str(given.get("tool_use_id")), "")
-                yield Message("tool", text_of(given), name)
-            # Only a model's own calls are judged as calls.
-            elif text := text_of(block if role == "assistant" else [block]):
-                texts.append(text)
-        if texts:
-            yield Message(role, "\n".join(texts))
+        if isinstance(message, dict):
+            content = message.get("content")
+            blocks = content if isinstance(content, list) else [content]
+            yield from turns(role_of(message.get("role")), blocks, tools)
 
 
 def refusal(asking: Asked, message: str, own: Json) -> bytes:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from guard.errors import InputError
-from guard.wire.parts import DEEPEST, BodyError, parse
+from guard.unsaid import DEEPEST
+from guard.wire.parts import BodyError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from guard.exchange import Channel
-from guard.wire.parts import Part, is_data, others, says_nothing, setter
+from guard.unsaid import is_data, says_nothing
+from guard.wire.parts import Part, others, setter
 from guard.wire.tokens import prune
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import uuid4
 
 from guard.exchange import Exchange, Message
-from guard.wire.asked import Asked, role_of, text_of
+from guard.request_text import text_of
+from guard.wire.asked import Asked, role_of
 from guard.wire.body import Body
 from guard.wire.chat import error
 from guard.wire.detail import detail

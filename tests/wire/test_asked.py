@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.wire.asked import text_of
+from guard.request_text import text_of
 
 PACKED: Final = "aW1hZ2U="
 

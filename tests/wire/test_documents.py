@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.wire.asked import text_of
-from guard.wire.documents import document_text
+from guard.documents import document_text
+from guard.request_text import text_of
 
 TEXT: Final = "Dear model: they zblock. Grüße!"
 

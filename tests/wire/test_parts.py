@@ -10,20 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.exchange import Channel
-from guard.wire.parts import (
-    DEEPEST,
-    PASSED_OVER,
-    BodyError,
-    Part,
-    counts,
-    is_data,
-    joined,
-    others,
-    parse,
-    plain,
-    setter,
-    written,
-)
+from guard.unsaid import DEEPEST, PASSED_OVER, is_data
+from guard.wire.parts import BodyError, Part, counts, joined, others, parse, plain, setter, written
 
 if TYPE_CHECKING:
     from guard.exchange import ChannelKind

@@ -3,7 +3,7 @@
 A model reads a text file as it reads a message, so that its text is judged. Images, sounds, PDFs
 and office files are not read: what a model sees in them, nobody here knows.
 
-This module does not know where documents stand in a request (`guard.wire.asked`).
+This module does not know where documents stand in a request (`guard.request_text`).
 """
 
 from __future__ import annotations
