@@ -212,7 +212,7 @@ class Session:
         if not isinstance(piece, str):
             raise InputError(f"a stream's pieces must be `str`, not {type(piece).__name__}")
         run = self._runs[name]
-        if not (self._stream and self.withheld(run.channel.choice)):
+        if not self.passes_over(run.channel.choice):
             yield from _advanced(run, piece, final=False)
 
     def close(self, name: str = CONTENT) -> Steps:
@@ -221,7 +221,7 @@ class Session:
         So is a document in an answer's content, as far as it has not left.
         """
         run = self._runs[name]
-        if not (self._stream and self.withheld(run.channel.choice)):
+        if not self.passes_over(run.channel.choice):
             yield from _advanced(run, "", final=True)
             yield from self._end_text(name)
 
@@ -238,6 +238,13 @@ class Session:
     def withheld(self, choice: int) -> bool:
         """Return whether nothing more of a choice may leave."""
         return not self._class.shadow and not passes(self.step_of(choice))
+
+    def passes_over(self, choice: int) -> bool:
+        """Return whether nothing more of a choice is judged: of a stream that is withheld.
+
+        A whole answer is judged to its end, so that its verdict is the gravest whatever came first.
+        """
+        return self._stream and self.withheld(choice)
 
     def step_of(self, choice: int) -> Step:
         """Return the most severe step taken on a choice so far."""
@@ -388,10 +395,11 @@ class Session:
         What of a stream has left by then stands, and the class's message ends it.
         """
         choice = run.channel.choice
-        if self.withheld(choice) or not _is_document(run.text):
+        before = self.withheld(choice)
+        if self.passes_over(choice) or not _is_document(run.text):
             return
         yield from self._judge_unescaped(run)
-        if self.withheld(choice):
+        if self.withheld(choice) and not before:
             run.cut("block")
             if notice := run.streamed.removeprefix(run.text):
                 yield Release(notice)
@@ -402,7 +410,7 @@ class Session:
 
     def _judge_beside(self, channel: Channel) -> Steps:
         """Judge a text of a choice that must stay as it is; otherwise the choice is withheld."""
-        if channel.text and not self.withheld(channel.choice):
+        if channel.text and not self.passes_over(channel.choice):
             passed = yield from self.alone(channel)
             if not passed:
                 self._withhold(channel.choice)

@@ -376,7 +376,7 @@ class Ledger:
 
         It may go on with those before it, or be a text of its own to readers: both are judged.
         """
-        if self.session.withheld(part.channel.choice):
+        if self.session.passes_over(part.channel.choice):
             return
         for text in dict.fromkeys((part.text, self.lone.take(part.channel, part.text))):
             channel = replace(part.channel, text=text)
