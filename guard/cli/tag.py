@@ -18,7 +18,6 @@ from rich.text import Text
 from guard.audit.deploy import highest_class, unmet
 from guard.audit.errors import DeploymentRefused, TagError
 from guard.audit.exact import moment_text
-from guard.audit.folder import Folder
 from guard.audit.keys import SHORT
 from guard.audit.profile import Effect, Fingerprint, Profile, read_text
 from guard.audit.tag import LONGEST, Claims, Tag, sign, verify
@@ -87,7 +86,7 @@ def sign_profile(
     """
     if out.exists() and not force:
         fail(f"{out} is there already. Give `--force` to overwrite it, or another name")
-    audited = Profile.read(Folder(profile).profile if profile.is_dir() else profile)
+    audited = Profile.read(profile / "profile.json" if profile.is_dir() else profile)
     keys = [read_private(path) for path in key]
     with _refusals(as_json=as_json):
         target = _target(audited, security_class)
