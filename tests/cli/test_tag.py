@@ -100,6 +100,16 @@ class TestKeys:
         assert (result.exit_code, "is there already" in result.stderr) == (2, True)
         assert (tmp_path / "release.key").read_bytes() == before
 
+    @pytest.mark.parametrize("out", ["", ".", "/"])
+    def test_a_pair_has_a_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+    ) -> None:
+        """Without one the files would be hidden ones in a folder that nobody meant."""
+        monkeypatch.chdir(tmp_path)
+        result = run("keys", "new", "--out", out)
+        assert (result.exit_code, "add a name" in result.stderr) == (2, True)
+        assert not list(tmp_path.iterdir())
+
     def test_a_passphrase_of_the_environment(self, tmp_path: Path) -> None:
         """The variable encrypts, and is needed again."""
         run("keys", "new", "--out", tmp_path / "release", passphrase="correct horse")
