@@ -173,11 +173,13 @@ def encoded_value(text: str) -> bool:
 
 
 def user_and_password(text: str) -> bool:
-    """Return whether base64 stands for a user and a password (RFC 7617), and no specimen's."""
+    """Return whether base64 stands for a user and a password (RFC 7617), and no specimen's.
+
+    Manuals are full of such headers: the password must be one where it is assigned, too.
+    """
     user, _, password = _plain(text).partition(":")
-    plain = user.lower() != password.lower() and url_password(password)
     specimen = (user.lower(), password.lower().replace(" ", "")) in _SPECIMENS
-    return plain and len(password) >= _PASSWORD and not specimen
+    return user.lower() != password.lower() and assigned(password) and not specimen
 
 
 def basic(text: str) -> bool:
@@ -185,7 +187,6 @@ def basic(text: str) -> bool:
     return user_and_password(text) if ":" in _plain(text) else random_looking(text)
 
 
-_PASSWORD: Final = 4
 _SPECIMENS: Final = frozenset({("aladdin", "opensesame"), ("test", "123\xa3")})
 """What RFC 7617 and everybody's introduction have, in lower case and without spaces."""
 
