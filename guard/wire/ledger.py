@@ -183,6 +183,7 @@ class Ledger:
             yield from self._judge_whole(name)
             if not self.session.withheld(self.session.run(name).channel.choice):
                 self._complete.add(name)
+        self.lone.complete(place, self.session.withheld)
 
     def end(self, choice: int) -> Steps:
         """Take the end of a choice."""

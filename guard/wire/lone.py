@@ -165,7 +165,12 @@ class LoneTexts:
         """Take the end of a choice that is not withheld."""
         for name, text in tuple(self._waiting.items()):
             if text.choice == choice:
-                text.settled = text.total
+                del self._waiting[name]
+
+    def complete(self, place: str, withheld: Callable[[int], bool]) -> None:
+        """Take the end of all texts at a place and below it."""
+        for name, text in tuple(self._waiting.items()):
+            if f"{name}.".startswith(f"{place}.") and not withheld(text.choice):
                 del self._waiting[name]
 
     def choices(self) -> set[int]:

@@ -105,6 +105,8 @@ class Texts:
         kind, index = kind_of(event), number(event)
         if kind == "content_block_stop" and self._names.get(index) != self._run[1]:
             yield f"content[{index}].input"
+        if kind == "content_block_stop":
+            yield f"content[{index}].other"
         yield from self._over
         self._over.clear()
 
