@@ -215,6 +215,7 @@ BENIGN: Final = (
     "benign_dolly",
     "own_hard_benign",
     "own_hard_benign_*",
+    "own_terse",
     "own_benign_chat",
     "own_multi_turn",
     "orbench_responses",

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence  # noqa: TC003  # hints are read 
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import platformdirs
 from sqlalchemy import (
@@ -252,7 +252,8 @@ class Journal:
             until: before this moment (aware).
             limit: at most so many.
         """
-        query = _filtered(select(_rows.c.created, _rows.c.id), action, security_class, since, until)
+        places_of = cast("Select[Any]", select(_rows.c.created, _rows.c.id))
+        query = _filtered(places_of, action, security_class, since, until)
         query = _risky(query, category, minimum).order_by(_rows.c.created.desc(), _rows.c.id)
         wanted, size = query, _PAGE
         while limit is None or limit > 0:
