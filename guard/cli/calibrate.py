@@ -80,7 +80,7 @@ def calibrate(
     (odds times 2.7), since that of ordinary answers rises with it; where flags are right more often
     than that, raise the class's prior or label rows that were not flagged.
 
-        guard flagged label labels.jsonl
+        guard flagged label labels.jsonl     (or by hand: guard flagged export)
 
         guard calibrate --labels labels.jsonl --dry-run
 

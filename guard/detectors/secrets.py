@@ -648,7 +648,7 @@ _PATTERNS: Final = (
         rf"(?:(?<![\w-])auth[\\]{{0,3}}[\"']{_QUOTE}\s{{0,3}}:|_auth\s?=)\s{{0,3}}{_QUOTE}"
         r"(?P<secret>[A-Za-z0-9+/]{8,2000}={0,2})(?![\w+/=.-])",
         _LIKELY,
-        r"auth[\\\"'\s]{0,6}[:=]",
+        r"auth",
         user_and_password,
         "secret",
     ),
