@@ -654,7 +654,7 @@ _PATTERNS: Final = (
     ),
     Pattern(
         "kubernetes_secret",
-        r"(?<=\n)[ \t]{1,12}[\"']?(?!(?i:[\w.-]{0,40}(?:user|name|host|port|database|ur[il]|region|"
+        r"\n[ \t]{1,12}[\"']?(?!(?i:[\w.-]{0,40}(?:user|name|host|port|database|ur[il]|region|"
         r"endpoint|bucket|\.crt)[\"']?:))[\w.-]{1,80}[\"']?:[ \t]{1,3}[\"']?"
         r"(?P<secret>[A-Za-z0-9+/]{12,4096}={0,2})(?![\w+/=.:-])",
         _LIKELY,
