@@ -25,14 +25,11 @@ _ASKED: Final[dict[str, Any]] = {
         {
             "type": "array",
             "items": {
-                "anyOf": [
-                    _TEXT,
-                    _object({"text": _ref("ExchangeAsked"), "content": _ref("ExchangeAsked")}),
-                ]
+                "anyOf": [{"type": "string"}, {"type": "object"}],
             },
         },
     ],
-    "description": "Text, or a list of typed parts; what is no text is passed over.",
+    "description": "Text, or a list of texts and blocks of any kind, of which any text counts.",
 }
 
 _CALL: Final[dict[str, Any]] = {
@@ -98,7 +95,7 @@ SCHEMAS: Final[dict[str, Any]] = {
         "type": "object",
         "properties": {
             "prompt": {**_TEXT, "description": "The user's message, in place of `messages`."},
-            "system": {**_TEXT, "description": "The system prompt."},
+            "system": _ref("ExchangeAsked"),
             "messages": {
                 "anyOf": [_NULL, {"type": "array", "items": _ref("ExchangeMessage")}],
                 "description": "The conversation so far.",
