@@ -173,19 +173,15 @@ def encoded_value(text: str) -> bool:
 
 
 def user_and_password(text: str) -> bool:
-    """Return whether base64 stands for a user and a password (RFC 7617), and no specimen's.
-
-    Manuals are full of such headers: the password must be one where it is assigned, too.
-    """
+    """Return whether base64 stands for a user and a password (RFC 7617), and no specimen's."""
     user, _, password = _plain(text).partition(":")
+    plain = user.lower() != password.lower() and url_password(password)
     specimen = (user.lower(), password.lower().replace(" ", "")) in _SPECIMENS
-    return user.lower() != password.lower() and assigned(password) and not specimen
+    return plain and len(password) >= _PASSWORD and not specimen
 
 
-def basic(text: str) -> bool:
-    """Return whether what follows the scheme `Basic` is a credential."""
-    return user_and_password(text) if ":" in _plain(text) else random_looking(text)
-
+_PASSWORD: Final = 4
+"""Characters of a password at least."""
 
 _SPECIMENS: Final = frozenset({("aladdin", "opensesame"), ("test", "123\xa3")})
 """What RFC 7617 and everybody's introduction have, in lower case and without spaces."""
@@ -634,15 +630,6 @@ _PATTERNS: Final = (
         "secret",
     ),
     Pattern(
-        "bearer_token",
-        r"(?i:authorization[\"'\])]{0,3}\s{0,3}[:=,]\s{0,3}[\"']?basic\s{1,3})"
-        r"(?P<secret>[A-Za-z0-9+/_-]{8,2000}={0,2})",
-        _LIKELY,
-        r"(?i:authorization)",
-        basic,
-        "secret",
-    ),
-    Pattern(
         "basic_credentials",
         # As Docker's and npm's settings have them.
         rf"(?:(?<![\w-])auth[\\]{{0,3}}[\"']{_QUOTE}\s{{0,3}}:|_auth\s?=)\s{{0,3}}{_QUOTE}"
@@ -675,7 +662,7 @@ _PATTERNS: Final = (
     Pattern(
         "bearer_token",
         r"(?i:authorization[\"'\])]{0,3}\s{0,3}[:=,]\s{0,3}[\"']?"
-        r"(?:bearer|token|apikey|ssws)\s{1,3})"
+        r"(?:bearer|basic|token|apikey|ssws)\s{1,3})"
         r"(?P<secret>[A-Za-z0-9_.~+/-]{16,2000}={0,2})",
         _LIKELY,
         r"(?i:authorization)",

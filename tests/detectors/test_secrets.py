@@ -709,18 +709,24 @@ class TestEncoded:
             "Aladdin:OpenSesame",
             "username:password",
             "clerk:clerk",
-            "clerk:weirhouse",
-            "guest:guest1",
             "a:${P}",
         ],
     )
     def test_specimens_of_basic_authentication_are_none(self, plain: str) -> None:
-        """What introductions show is nobody's password."""
-        assert found(f"Authorization: Basic {encode(plain)}\n") == []
+        """What introductions show is nobody's password in a settings file."""
+        assert found(f'{{"auth": "{encode(plain)}"}}\n') == []
 
-    @pytest.mark.parametrize("plain", ["bo:s3cr3t-Xk9", "clerk:tR9v:Q2x"])
+    @pytest.mark.parametrize("plain", ["bo:s3cr3t", "clerk:weirhouse", "clerk:tR9v:Q2x"])
     def test_short_basic_credentials_are_found(self, plain: str) -> None:
         """A user and a password are, however short."""
+        value = encode(plain)
+        assert found(f'{{"auth": "{value}"}}') == [("basic_credentials", value)]
+
+    @pytest.mark.parametrize(
+        "plain", ["clerk:weirhouse", "mill-admin:openthegate", "clerk:kV8mQz2Lp9xT"]
+    )
+    def test_a_header_holds_a_credential_whatever_the_password(self, plain: str) -> None:
+        """What is sent may be a word: the header says that it is one."""
         value = encode(plain)
         assert found(f"Authorization: Basic {value}") == [("bearer_token", value)]
 
