@@ -8,6 +8,7 @@
      │   └─ BackendError        the backend cannot be asked, so that the audit stops
      └─ TagError                a tag does not let this deployment pass
          ├─ MalformedTag        it is no tag, or not a whole one
+         │   └─ UnreadableTag   ... and its file cannot even be read
          ├─ UnknownSigner       nobody who is trusted has signed it
          ├─ BadSignature        it was altered after it was signed
          ├─ TagNotYetValid      its time has not begun
@@ -61,6 +62,10 @@ class TagError(GuardError):
 
 class MalformedTag(TagError):
     """It is no tag, or not a whole one."""
+
+
+class UnreadableTag(MalformedTag):
+    """The tag's file cannot be read, so that nothing is known of the tag."""
 
 
 class UnknownSigner(TagError):

@@ -33,6 +33,7 @@ from guard.audit.errors import (
     TagExpired,
     TagNotYetValid,
     UnknownSigner,
+    UnreadableTag,
     WrongAdapter,
     WrongDetectors,
     WrongModel,
@@ -168,11 +169,18 @@ class Tag(Envelope):
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Return the tag in a file, unverified; see `parse` for errors."""
+        """Return the tag in a file, unverified.
+
+        Raises:
+            MalformedTag: it is no envelope, or not a whole one.
+            UnreadableTag: the file cannot be read.
+        """
         try:
             content = read_limited(Path(path))
         except ValueError as error:
-            raise _malformed(f"tag `{path}`", error) from error
+            raise UnreadableTag(
+                f"tag `{path}` {error}: give the file that `guard tag sign` wrote"
+            ) from error
         return cls.parse(content, f"tag `{path}`")
 
     def write(self, path: str | Path) -> None:

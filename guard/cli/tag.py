@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guard.audit.deploy import highest_class, unmet
-from guard.audit.errors import DeploymentRefused, TagError
+from guard.audit.errors import DeploymentRefused, TagError, UnreadableTag
 from guard.audit.exact import moment_text
 from guard.audit.keys import SHORT
 from guard.audit.profile import Effect, Fingerprint, Profile, read_text
@@ -186,6 +186,8 @@ def _refusals(*, as_json: bool = False) -> Iterator[None]:
     """End the command with exit code 1 where a tag, or a profile, is not good enough."""
     try:
         yield
+    except UnreadableTag as error:
+        fail(str(error))
     except TagError as error:
         if as_json:
             name = type(error).__name__

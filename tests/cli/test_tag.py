@@ -310,8 +310,17 @@ class TestVerify:
         path.write_text("\x1b[31m{", "utf-8")
         result = verify(folder)
         assert (result.exit_code, "is not JSON" in result.stderr) == (1, True)
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_no_file(self, options: tuple[str, ...], folder: Path) -> None:
+        """A file that is missing, or a folder, says nothing of a tag: exit code 2."""
+        path = folder / "model.tag"
         path.unlink()
-        assert verify(folder).exit_code == 1
+        missing = verify(folder, *options)
+        assert (missing.exit_code, "No such file" in missing.stderr) == (2, True)
+        assert "give the file that `guard tag sign` wrote" in missing.stderr
+        path.mkdir()
+        assert verify(folder, *options).exit_code == 2
 
     def test_an_unknown_signer(self, folder: Path) -> None:
         """A tag by somebody else is refused."""
