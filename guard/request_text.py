@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
-from guard.documents import document_text
+from guard.documents import UNKNOWN, document_text
 from guard.exchange import Message
 from guard.unsaid import DEEPEST, says_nothing
 
@@ -100,7 +100,8 @@ def _entries(block: dict[Any, Any], depth: int, within: _Within) -> Iterator[str
         if not _IDENTIFIER.fullmatch(str(name)):
             yield str(name)
         if str(name).casefold() in _MEDIA:
-            yield document_text(inner, document)
+            # Plain words look like base64: of what stands there as text only a text is one.
+            yield document_text(inner, UNKNOWN if kind == "text" and document else document)
         if not _is_aside(str(name), inner, carrier=carrier):
             below = _Within(carrier or name in _CARRIERS, document)
             yield from _texts(inner, depth - 1, below)

@@ -107,3 +107,10 @@ class TestInMessages:
         """A document whose source is a text is not taken for base64."""
         source = {"type": "text", "media_type": "text/plain", "data": "fern"}
         assert "fern" in text_of([{"type": "document", "source": source}]).splitlines()
+
+    @pytest.mark.parametrize("words", ["water the basil from below every week", "fern"])
+    def test_plain_words_stand_for_nothing_else(self, words: str) -> None:
+        """What is said to stand there as text brings no signs that nobody wrote."""
+        source = {"type": "text", "media_type": "text/plain", "data": words}
+        assert text_of([{"type": "document", "source": source}]) == words
+        assert TEXT in text_of([{"type": "document", "source": source | {"data": PACKED}}])
