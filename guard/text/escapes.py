@@ -1,7 +1,8 @@
 r"""Text as it shows: what HTML, Markdown, addresses and JSON write in escapes, and tags, undone.
 
 `ghp\_x`, `ghp&#95;x`, `ghp%5Fx`, `ghp\u005fx` and `ghp<b>_x</b>` show, or stand for, the same key.
-Typographic dashes become hyphens. Once only: what an escape stands for is no escape.
+Typographic dashes become hyphens. Once only: what an escape stands for is no escape. For readers of
+words there are characters by their numbers alone (`decoded`).
 
 This module does not know whether a text is shown as HTML, as Markdown or as it is, so that its
 result is a reading beside the text itself and never in its place.
@@ -44,6 +45,33 @@ _SHOWN: Final = re.compile(
     r"|(?P<dash>(?<=[\u2010-\u2015\u2212])))"
 )
 _DASHES: Final = dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-")
+
+_CODES: Final = re.compile(
+    r"&#(?:(?P<number>[0-9]{1,7})|[xX](?P<hex>[0-9A-Fa-f]{1,6}));"
+    r"|\\{1,2}(?:u(?P<unit>[0-9A-Fa-f]{4})|u\{(?P<point>[0-9A-Fa-f]{1,6})\}"
+    r"|x(?P<byte>[2-7][0-9A-Fa-f]))"
+)
+"""Characters by their numbers, as HTML, JSON and code write them; JSON within JSON, too."""
+
+_HIGHEST: Final = 0x10FFFF
+
+
+def decoded(draft: Draft) -> Draft:
+    """Return the draft with characters in the place of their numbers; the same one without any.
+
+    For readers of words: whoever sees the text shown, or asks for it so, reads these. Control
+    characters become spaces. Takes time linear in the length.
+    """
+    return draft.replaced([(*m.span(), _character(m), None) for m in _CODES.finditer(draft.text)])
+
+
+def _character(match: re.Match[str]) -> str:
+    """Return what a number stands for, itself where that is no character."""
+    kind = match.lastgroup or ""
+    code = int(match[kind], 10 if kind == "number" else 16)
+    if code > _HIGHEST:
+        return match[0]
+    return chr(code) if code >= ord(" ") else " "
 
 
 def unescaped(draft: Draft) -> Draft:

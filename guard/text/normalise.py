@@ -4,8 +4,9 @@ The base form undoes what hides text from a reader of bytes but not from a perso
 (Unicode Standard Annex #15), removal of characters that do not show (default-ignorable,
 tags, control characters), and look-alike letters of other scripts in words that mix scripts
 (Unicode Technical Standard #39, the single characters whose skeleton is one ASCII letter).
-`deobfuscate` also undoes misspellings that hide words (`spelling`), `unescape` what is written in
-escapes (`escapes`), `unwrap` line ends within a key (`wrapped`).
+`deobfuscate` also undoes misspellings that hide words (`spelling`) and characters written as their
+numbers (`escapes`), `unescape` what is written in escapes (`escapes`), `unwrap` line ends within
+a key (`wrapped`).
 
 This module does not know what text means, which detector reads it, or how it was cut. Words
 written wholly in look-alikes of another script are left alone, since they cannot be told from
@@ -25,7 +26,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from guard.text.draft import Draft
-from guard.text.escapes import unescaped
+from guard.text.escapes import decoded, unescaped
 from guard.text.spelling import respelt
 from guard.text.wrapped import unwrapped
 
@@ -114,12 +115,13 @@ class Normalised:
 def normalise(
     text: str, *, deobfuscate: bool = False, unescape: bool = False, unwrap: bool = False
 ) -> Normalised:
-    """Return `text` in the form in which detectors read it.
+    r"""Return `text` in the form in which detectors read it.
 
     Args:
         text: any string, lone surrogates included (they become U+FFFD).
-        deobfuscate: also undo misspellings that hide words, and leave out most of one character
-            over and over, for the classifier.
+        deobfuscate: also undo misspellings that hide words, write characters for their numbers
+            (`\u0041`, `&#65;`), and leave out most of one character over and over, for the
+            classifier.
             Pattern detectors must not: it would change digits of numbers and keys.
         unescape: as it shows where HTML, Markdown, an address or JSON is read: escapes, tags and
             typographic dashes undone. A reading beside the text, for what is not shown so is
@@ -133,6 +135,8 @@ def normalise(
     draft = Draft(text, range(len(text)), range(1, len(text) + 1))
     if unescape:
         draft = unescaped(draft)
+    if deobfuscate:
+        draft = decoded(draft)
     plain = draft.text.isascii() and not _CONTROL.search(draft.text)
     if deobfuscate:
         draft = _shortened(draft)

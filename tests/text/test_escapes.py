@@ -100,3 +100,35 @@ def test_work_grows_with_the_length(piece: str) -> None:
     normalise("\u00e9", unescape=True)
     text = piece * (200_000 // len(piece))
     assert any(work(text) < 40 * work(text[:20_000]) + 0.5 for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\u0061\u0062c", "abc"),
+        (r"\\u0061 \u{62} \x63", "a b c"),
+        ("&#97;&#x62;&#X63;", "abc"),
+        (r"\u0063af\u00e9 \ud83d\ude00", "caf\u00e9 \U0001f600"),
+        (r"a\u000ab\u0000c", "a b c"),
+        (r"\u006do\u0064el", "model"),
+        (
+            r"C:\users \u12 \xe9 \x0 &#; &#9999999; &amp;",
+            r"C:\users \u12 \xe9 \x0 &#; &#9999999; &amp;",
+        ),
+    ],
+)
+def test_readers_of_words_read_characters_for_their_numbers(text: str, expected: str) -> None:
+    """As JSON, HTML and code write them, also in prose; and the span is that of the number."""
+    form = normalise(text, deobfuscate=True)
+    assert form.text == expected
+    assert form.span(0, len(expected)) == (0, len(text))
+    assert normalise(text).text == text
+
+
+@given(PLAIN)
+def test_numbers_are_read_as_the_characters_are(text: str) -> None:
+    """Whatever is written so reads as the text itself, and in JSON within JSON, too."""
+    wanted = normalise(text.replace("\n", " "), deobfuscate=True).text
+    numbers = "".join(f"\\u{ord(sign):04x}" for sign in text)
+    for written in (numbers, numbers.replace("\\", "\\\\")):
+        assert normalise(written, deobfuscate=True).text == wanted
