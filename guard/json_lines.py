@@ -1,14 +1,51 @@
 """One line of a file of JSON lines, or words that say why it is none and where.
 
+Files are in UTF-8, or in UTF-16 where their mark says so, as PowerShell writes them.
+
 This module does not know what a line should hold.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_LE
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 from guard.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def utf8(content: bytes) -> bytes:
+    """Return a file's content in UTF-8 where its mark says UTF-16; anything else as it is."""
+    if not _is_utf16(content):
+        return content
+    try:
+        return content.decode("utf-16").encode("utf-8")
+    except UnicodeError:
+        return content
+
+
+def utf8_lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a file's lines with their ends, of one in UTF-16 in UTF-8; that is read at once.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    rest = iter(file)
+    first = next(rest, b"")
+    if _is_utf16(first):
+        yield from BytesIO(utf8(first + b"".join(rest)))
+    elif first:
+        yield first
+        yield from rest
+
+
+def _is_utf16(content: bytes) -> bool:
+    # UTF-32's mark begins like that of UTF-16.
+    return content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) and not content.startswith(BOM_UTF32_LE)
 
 
 def parsed(line: bytes) -> Any:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guard.categories import CATEGORIES
 from guard.errors import InputError, did_you_mean
-from guard.json_lines import parsed
+from guard.json_lines import parsed, utf8_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,7 +115,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(utf8_lines(file), start=1):
                 if line.strip():
                     yield number, line
     except (OSError, EOFError, zlib.error) as error:

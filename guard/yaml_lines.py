@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from guard.json_lines import utf8
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -111,7 +113,7 @@ def _text(path: Path, document: Document) -> str | None:
     try:
         content = path.read_bytes()
         if len(content) <= SIZE_LIMIT:
-            return content.decode("utf-8-sig")
+            return utf8(content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         problem = (line, "not valid UTF-8: save the file as UTF-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 from typing import TYPE_CHECKING, Any
@@ -94,11 +95,24 @@ class TestRows:
         assert "cannot be read" in problem(tmp_path / "none.jsonl")
 
     def test_another_encoding(self, tmp_path: Path) -> None:
-        """The message says which one is read."""
+        """The message says which one is read, also where UTF-16 was cut short."""
         path = tmp_path / "a.jsonl"
-        path.write_text(json.dumps(ROW), "utf-16")
+        path.write_bytes(json.dumps(ROW).encode("utf-16")[:-1])
         assert "a.jsonl:1: not valid UTF-8 at byte 1" in problem(path)
         assert "save the file as UTF-8" in problem(path)
+
+    @pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+    def test_utf_16_behind_its_mark(self, mark: bytes, name: str, tmp_path: Path) -> None:
+        """As PowerShell writes what a command prints; lines are counted as ever."""
+        row, bad = json.dumps(ROW | {"response": "\u010a\u0d0d caf\u00e9"}, ensure_ascii=False), "{"
+        code = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
+        packed = gzip.compress if name.endswith(".gz") else bytes
+        path = tmp_path / name
+        path.write_bytes(packed(mark + f"{row}\r\n\r\n{row}\r\n".encode(code)))
+        assert [each.response for each in read(path).rows] == ["\u010a\u0d0d caf\u00e9"] * 2
+        path.write_bytes(packed(mark + f"{row}\r\n{bad}\r\n".encode(code)))
+        assert f"{name}:2: not JSON" in problem(path)
 
     def test_a_damaged_packed_file(self, tmp_path: Path) -> None:
         """Neither is what stands behind a good header."""

@@ -218,6 +218,13 @@ class TestProblems:
         assert text.startswith("not valid YAML: ")
         assert (found, document.value) == (line, None)
 
+    @pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be"])
+    def test_utf_16_behind_its_mark(self, read: Read, code: str) -> None:
+        """Its mark says so for sure; what was cut short is refused."""
+        content = "\ufeffa: 1\r\nb: caf\u00e9\r\n".encode(code)
+        assert read(content).value == {"a": 1, "b": "caf\u00e9"}
+        assert read(content[:-1]).problems == [(1, (), "not valid UTF-8: save the file as UTF-8")]
+
     def test_other_encodings_are_refused_with_the_line(self, read: Read) -> None:
         """Bytes that are no UTF-8 are named by line."""
         assert read(b"a: 1\nb: caf\xe9\n").problems == [

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from guard import yaml_lines
 from guard.audit.public_sets import mapped
 from guard.errors import InputError
+from guard.json_lines import utf8
 from guard.policy_problems import sentence
 from guard.yaml_lines import Document
 
@@ -228,7 +229,7 @@ def _text(file: File) -> str | None:
     try:
         content = file.path.read_bytes()
         file.version = _digest(content)
-        return content.decode("utf-8-sig")
+        return utf8(content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         file.problems.append((line, (), "not valid UTF-8: save the file as UTF-8"))

@@ -28,6 +28,7 @@ from guard.audit.probe import Probe, ProbeMechanism, ProbeSet, Source, without_r
 from guard.categories import CATEGORIES
 from guard.errors import InputError, did_you_mean
 from guard.exchange import Exchange
+from guard.json_lines import utf8_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -104,10 +105,10 @@ def read(
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
+        with path.open("rb") as file:
+            for number, line in enumerate(utf8_lines(file), start=1):
                 if line.strip():
-                    yield number, line
+                    yield number, line.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}") from error

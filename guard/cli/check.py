@@ -28,7 +28,7 @@ from guard.cli.screen import FAILED, console, errors, fail, one_line, plain
 from guard.cli.verdicts import STYLES, action_text, cause
 from guard.errors import InputError
 from guard.exchange import Exchange
-from guard.json_lines import parsed
+from guard.json_lines import parsed, utf8, utf8_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -225,20 +225,25 @@ def _opened(name: str, progress: Progress | None) -> Iterator[IO[bytes]]:
 def _read(
     name: str, file: IO[bytes], form: InputFormat, prompt: str, system: str
 ) -> Iterator[Item]:
-    if form == "jsonl" or (form == "auto" and name.endswith(_JSONL_SUFFIXES)):
-        yield from _read_lines(name, file, prompt, system)
+    if form == "text" or (name != "-" and not _named_lines(form, name)):
+        yield from _text_item(name, utf8(file.read()), prompt, system)
         return
-    if form == "text" or name != "-":
-        yield from _text_item(name, file.read(), prompt, system)
+    content = utf8_lines(file)
+    if _named_lines(form, name):
+        yield from _read_lines(name, content, prompt, system)
         return
-    head = _head(file)
+    head = _head(content)
     if _are_lines(head):
-        yield from _read_lines(name, chain(head, file), prompt, system)
+        yield from _read_lines(name, chain(head, content), prompt, system)
     else:
-        yield from _text_item(name, b"".join(head) + file.read(), prompt, system)
+        yield from _text_item(name, b"".join(chain(head, content)), prompt, system)
 
 
-def _head(file: IO[bytes]) -> list[bytes]:
+def _named_lines(form: InputFormat, name: str) -> bool:
+    return form == "jsonl" or (form == "auto" and name.endswith(_JSONL_SUFFIXES))
+
+
+def _head(file: Iterator[bytes]) -> list[bytes]:
     """Return the lines of a file up to the first that is neither blank nor a broken object."""
     head: list[bytes] = []
     for line in file:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from guard.errors import ConfigurationError, InputError, did_you_mean
-from guard.json_lines import parsed
+from guard.json_lines import parsed, utf8_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ def read(path: Path, category: str) -> Examples:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        yield from gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+        yield from utf8_lines(gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file)
 
 
 def _example(line: bytes, number: int, category: str) -> Example | None:

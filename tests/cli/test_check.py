@@ -237,6 +237,26 @@ class TestText:
         assert "UTF-8" in found["error"]
         assert result.exit_code == 2
 
+    @pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be"])
+    def test_utf_16_behind_its_mark(self, code: str, tmp_path: Path, strict: str) -> None:
+        """As PowerShell writes it: a text, JSON lines, and either on standard input."""
+        rows = "\r\n".join(json.dumps({"response": text}) for text in (FINE, LEAK))
+        files = {name: tmp_path / name for name in ("a.txt", "a.jsonl")}
+        for path, text in zip(files.values(), (LEAK, rows), strict=True):
+            path.write_bytes(f"\ufeff{text}\r\n".encode(code))
+        result = run(*map(str, files.values()), "--class", strict)
+        assert [item["action"] for item in verdicts(result)] == ["block", "allow", "block"]
+        for path, count in zip(files.values(), (1, 2), strict=True):
+            with path.open("rb") as stdin:
+                done = subprocess.run(
+                    [sys.executable, "-m", "guard", "check", "--class", strict, "-o", "jsonl"],
+                    stdin=stdin,
+                    capture_output=True,
+                    timeout=300,
+                    check=False,
+                )
+            assert (done.returncode, len(done.stdout.splitlines())) == (1, count)
+
     def test_a_missing_file_does_not_stop_the_others(self, tmp_path: Path, strict: str) -> None:
         """What cannot be opened is an error of its own."""
         path = tmp_path / "there.txt"
