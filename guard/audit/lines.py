@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from guard.audit.errors import AuditError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 class LineFile:
     """A file that one process at a time may add to; safe to share between threads.
+
+    As a context it leaves no empty file behind that it made itself.
 
     Args:
         path: is made where it is missing, for its owner alone.
@@ -41,6 +44,7 @@ class LineFile:
         self._mutex = threading.Lock()
         self._header = header
         self._ends: list[int] = []
+        self._made = not path.exists()
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
         except OSError as error:
@@ -58,6 +62,10 @@ class LineFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # While it is locked, so that nobody else writes into it. On Windows an open file stays.
+        if self._made and not os.fstat(self._file).st_size:
+            with suppress(OSError):
+                self._path.unlink()
         os.close(self._file)
 
     def add(self, *rows: Mapping[str, Any]) -> None:
@@ -146,6 +154,14 @@ class LineFile:
         )
 
 
+def _is_there(file: int, path: Path) -> bool:
+    """Return whether an open file is still that of its name; another process may remove it."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except OSError:
+        return False
+
+
 def _lock(file: int, path: Path) -> None:
     """Keep other processes out until this one ends, however it ends."""
     try:
@@ -154,5 +170,5 @@ def _lock(file: int, path: Path) -> None:
         raise AuditError(
             f"`{path}` cannot be locked ({error.strerror}): take a folder on a disk of this machine"
         ) from error
-    if not ours:
+    if not ours or not _is_there(file, path):
         raise AuditError(f"another process has `{path}` open: wait for it, or take another folder")

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from guard import labelled
+from guard.audit import lines
 from guard.cli.flagged import app
 from guard.journal.store import Journal
 
@@ -238,6 +239,36 @@ class TestRefused:
         )
         assert done.returncode == 2
         assert "run this in a terminal" in done.stderr
+        assert not (tmp_path / "labels").exists()
+
+    def test_a_file_without_a_label_is_not_left_behind(self, keep: Keep, tmp_path: Path) -> None:
+        """Quitting, or taking the only label back, leaves nothing; a file that was there stays."""
+        keep("You fool.")
+        keep("You clown.")
+        there = tmp_path / "there"
+        there.touch()
+        for keys in ("q", "yuq"):
+            assert press(tmp_path / "labels", keys).exit_code == 0
+            assert press(there, keys).exit_code == 0
+        assert (there.exists(), (tmp_path / "labels").exists()) == (True, False)
+
+    def test_a_file_that_another_process_removed(
+        self, keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Labels are not written where nobody would find them."""
+        keep("You fool.")
+        file = tmp_path / "labels"
+        whole, removed = lines.try_lock, list[bool]()
+
+        def late(opened: int) -> bool:
+            file.unlink()
+            removed.append(True)
+            return whole(opened)
+
+        monkeypatch.setattr(lines, "try_lock", late)
+        result = press(file, "y")
+        assert (removed, result.exit_code) == ([True], 2)
+        assert "another process" in result.stderr
 
     def test_without_a_journal(self, tmp_path: Path) -> None:
         """There is nothing to label, and no file is made."""
