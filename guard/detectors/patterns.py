@@ -17,6 +17,7 @@ import re
 import threading
 from dataclasses import dataclass
 from functools import cache, cached_property
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Final
 
 from guard.detectors.base import Finding
@@ -34,6 +35,8 @@ _EMPHASIS: Final = re.compile(
     r"""|(?<=[A-Za-z0-9])[_*~]{1,3}(?=[\s"'`)\]}<>.,;:!?|\\]|$)"""
 )
 """Signs around a word, not within a key."""
+
+_SMALL: Final = {ord(letter): letter.lower() for letter in ascii_uppercase}
 
 _log = Log()
 _loading: Final = threading.Lock()
@@ -57,6 +60,8 @@ class Pattern:
         reach: tells where the span of a confirmed match ends, where that may be behind the
             group. An expression that may begin anywhere must have a limit, or it would take
             time that grows quadratically; what was confirmed is passed over and needs none.
+        heads: what each match begins with, in lower case, where `re` seeks slowly by itself, as
+            it does without regard to case; empty where it may be tried everywhere.
 
     In `expression` and `context` the classes `\w`, `\d`, `\s` and `\b` mean ASCII and `.`
     includes the line end, as in `gate`. What matches must be short enough to be seen whole:
@@ -72,6 +77,7 @@ class Pattern:
     context: str = ""
     within: int = 48
     reach: Callable[[re.Match[str]], int] | None = None
+    heads: tuple[str, ...] = ()
 
 
 class PatternDetector:
@@ -82,8 +88,8 @@ class PatternDetector:
         category: what all its findings are evidence for.
         patterns: the pack.
         release: names the state of the pack's checks, which the version's digest cannot see.
-        gated: whether hyperscan goes first; without it every pattern runs by `re`, which is
-            what the tests compare with.
+        gated: whether hyperscan and heads say where to look; without them every pattern runs by
+            `re` and everywhere, which is what the tests compare with.
     """
 
     def __init__(
@@ -148,20 +154,32 @@ class PatternDetector:
         )
 
     def _matches(self, text: str) -> Iterator[tuple[Pattern, tuple[int, int]]]:
+        small = _small(text)
         for index in self._candidates(text):
             pattern = self._patterns[index]
-            for span in self._confirmed_spans(index, text):
+            for span in self._confirmed_spans(index, text, small):
                 yield pattern, span
 
-    def _confirmed_spans(self, index: int, text: str) -> Iterator[tuple[int, int]]:
-        expression, position = self._expressions[index], 0
-        while position <= len(text) and (match := expression.search(text, position)):
+    def _confirmed_spans(self, index: int, text: str, small: str) -> Iterator[tuple[int, int]]:
+        position = 0
+        while match := self._next(index, text, small, position):
             # What was not confirmed uses nothing up: a real match may begin inside it.
             position = match.start() + 1
             if self._confirmed(index, match):
                 start, end = self._span(index, match)
                 position = max(position, match.end(), end)
                 yield start, end
+
+    def _next(self, index: int, text: str, small: str, position: int) -> re.Match[str] | None:
+        """Return the first match from a position on; `small` is the text in lower case."""
+        expression, heads = self._expressions[index], self._heads[index]
+        if heads is None:
+            return expression.search(text, position) if position <= len(text) else None
+        while head := heads.search(small, position):
+            if match := expression.match(text, head.start()):
+                return match
+            position = head.start() + 1
+        return None
 
     def _span(self, index: int, match: re.Match[str]) -> tuple[int, int]:
         pattern = self._patterns[index]
@@ -224,9 +242,20 @@ class PatternDetector:
         return [re.compile(pattern.expression, flags) for pattern in self._patterns]
 
     @cached_property
+    def _heads(self) -> list[re.Pattern[str] | None]:
+        used = [pattern.heads if self._gated else () for pattern in self._patterns]
+        return [re.compile("|".join(map(re.escape, heads))) if heads else None for heads in used]
+
+    @cached_property
     def _contexts(self) -> list[re.Pattern[str] | None]:
         flags = re.IGNORECASE | re.ASCII
         return [re.compile(p.context, flags) if p.context else None for p in self._patterns]
+
+
+def _small(text: str) -> str:
+    """Return `text`, of the same length, in lower case at least as far as it is ASCII."""
+    small = text.lower()
+    return small if len(small) == len(text) else text.translate(_SMALL)
 
 
 def _hyperscan() -> Any:

@@ -261,6 +261,14 @@ _NAME: Final = (
     rf"{_KEYS}(?=(?:\W|is\b){{1,12}}\S{{16}}))"
 )
 
+_HEADS: Final = (
+    *("api", "secret", "access", "private", "pass", "pw", "token", "credential", "kennwort"),
+    *("mot de", "contrase", "senha", "wachtwoord", "l\u00f6sen", "has\u0142o"),
+    *("\u043f\u0430\u0440", "\u5bc6", "\u30d1\u30b9", "\ube44\ubc00"),
+    *("auth", "encryption", "signing", "master", "app", "admin", "consumer"),
+)
+"""How such a name begins."""
+
 _QUOTE: Final = r"\*{0,2}[\\\"'`]{0,4}\*{0,2}"
 """What may stand around a name or value: quotes, escaped ones, and Markdown's emphasis."""
 
@@ -697,6 +705,7 @@ _PATTERNS: Final = (
         drawn,
         "secret",
         reach=lambda match: _run_on(_BARE_REST, match),
+        heads=("|", "<", "--", "env", "#define", "login", *_HEADS),
     ),
     Pattern(
         "assigned_secret",
@@ -706,6 +715,7 @@ _PATTERNS: Final = (
         drawn,
         "secret",
         reach=_quoted_end,
+        heads=_HEADS,
     ),
     Pattern(
         "assigned_secret",
@@ -718,6 +728,7 @@ _PATTERNS: Final = (
         joined,
         "secret",
         reach=lambda match: _run_on(_BARE_REST, match),
+        heads=_HEADS,
     ),
     Pattern(
         "assigned_secret",
@@ -731,6 +742,7 @@ _PATTERNS: Final = (
         quoted,
         "secret",
         reach=_quoted_end,
+        heads=_HEADS,
     ),
 )
 

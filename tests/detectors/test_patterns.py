@@ -305,6 +305,17 @@ class TestGate:
         narrow = pack(replace(NUMBER, gate=r"N-\d{4}-"))
         assert narrow.find("N-1234") != ungated(narrow).find("N-1234")
 
+    @pytest.mark.parametrize("text", ["N-1234", "\u0130\u0130 N-1234", "NN-1234 nN-12345 N-1234"])
+    def test_heads_hide_nothing(self, text: str) -> None:
+        """A pattern that is tried where its matches begin finds them all, whatever is before."""
+        headed = pack(replace(NUMBER, heads=("n-", "nn")))
+        assert headed.find(text) == ungated(headed).find(text) != []
+
+    def test_the_comparison_sees_wrong_heads(self) -> None:
+        """Where a match begins otherwise it is not found, so that the two differ."""
+        headed = pack(replace(NUMBER, heads=("m-",)))
+        assert headed.find("N-1234") != ungated(headed).find("N-1234")
+
     def test_the_gate_is_there(self) -> None:
         """A plain text makes no pattern of the secrets a candidate; without the gate all are."""
         text = "Nothing to see here."
