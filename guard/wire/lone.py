@@ -26,6 +26,9 @@ KNOWN_LIMIT: Final = 1024
 _ABSENT: Final = 3
 """Events of a choice without a key from which on its text is taken to be over."""
 
+_LATER: Final = 4
+"""How many times as many it takes each time that a text which was taken to be over went on."""
+
 _SAME: Final = 8
 """Times in a row that a text comes again until it is none that goes on, if others came before."""
 
@@ -62,6 +65,7 @@ class _Text:
         varied: whether not every event brought the same.
         same: events in a row that brought the same.
         absent: events in a row of its choice that brought nothing.
+        patience: how many of these it takes until it is taken to be over.
     """
 
     choice: int
@@ -75,10 +79,13 @@ class _Text:
     varied: bool = False
     same: int = 0
     absent: int = 0
+    patience: int = _ABSENT
 
     def take(self, text: str) -> str:
         """Take a piece; return it behind those that it may go on."""
         before, self.tail = self.tail, shown_end(self.tail + text, CONTEXT)
+        if self.absent >= self.patience:
+            self.absent, self.patience = 0, _LATER * self.patience
         self.repeats = self.repeats + 1 if text == self.latest else 0
         self.latest = text
         self.total += len(text)
@@ -101,7 +108,7 @@ class _Text:
             self.before, self.now = self.now, []
         else:
             self.absent += spoke
-        if self.same >= self._enough() or self.absent >= _ABSENT:
+        if self.same >= self._enough() or self.absent >= self.patience:
             self.settled = self.total
 
     def _enough(self) -> int:

@@ -385,6 +385,14 @@ class TestWithheld:
         assert CALM.startswith(left)
         assert texts[".choices[0].delta.content"].endswith("[blocked]")
 
+    def test_unknown_key_far_apart(self, through: Pass, heard: Heard) -> None:
+        """A text that went on although it seemed to be over is waited for longer from then on."""
+        between = [chunk(delta(content="Calm. ")) for _ in range(5)]
+        pieces = ([chunk(delta(odd=piece)), *between] for piece in ("A z", "bl", "oc", "k."))
+        texts = heard(through(sse(*(each for piece in pieces for each in piece))))
+        assert texts[".choices[0].delta.odd"] == "A z"
+        assert texts[".choices[0].delta.content"].endswith("[blocked]")
+
     def test_unknown_key_well(self, through: Pass) -> None:
         """One that passes leaves byte for byte, whatever comes between and behind its end."""
         said = [chunk(delta(odd=piece)) for piece in ("The pond ", "is still, ", "very still.")]
