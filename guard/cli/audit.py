@@ -18,8 +18,10 @@ from guard.cli.screen import console, errors, plain_text, reported_errors
 from guard.percent import percent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from guard.audit.assemble import Assembled
-    from guard.audit.diff import Diff
+    from guard.audit.diff import Change, Diff
     from guard.audit.folder import Folder
     from guard.security_class import SecurityClass
 
@@ -369,30 +371,16 @@ def _class_of(folder: Folder) -> SecurityClass | None:
         return None
 
 
+_WIDE: Final = 100
+"""Columns of a screen that a comparison with all its columns needs."""
+
 _STYLES: Final = {"worse": "bold red", "better": "bold green", "same": ""}
 
 
 def _show_diff(found: Diff) -> None:
     for line in found.settings:
         console.print(plain_text(line), soft_wrap=True)
-    table = Table("", Column("figure", overflow="fold"), box=None, pad_edge=False)
-    for name in ("before", "after", "change", "from", "to", "p", "questions"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for item in found.changes:
-        style = _STYLES[item.direction]
-        change = item.change
-        table.add_row(
-            item.kind,
-            plain_text(item.name),
-            percent(item.before),
-            percent(item.after),
-            *(percent(value, "+") for value in (change.value, change.low, change.high)),
-            f"{item.adjusted:.2g}",
-            str(item.paired or "-"),
-            Text("" if item.direction == "same" else item.direction, style),
-        )
-    console.print(table)
+    console.print(_changes(found, wide=console.width >= _WIDE))
     for name, why in found.left_out.items():
         console.print(plain_text(f"not compared: {name}: {why}", "yellow"), soft_wrap=True)
     better = [item.name for item in found.changes if item.direction == "better"]
@@ -403,6 +391,32 @@ def _show_diff(found: Diff) -> None:
             console.print(listed, soft_wrap=True)
     if not worse and not better:
         console.print("Nothing moved for certain.")
+
+
+def _changes(found: Diff, *, wide: bool) -> Table:
+    """Return what moved as a table; a narrow one has a line per kind, and not a column."""
+    table = Table("", box=None, pad_edge=False) if wide else Table(box=None, pad_edge=False)
+    table.add_column("figure", overflow="fold")
+    for name in ("before", "after", "change", "from", "to", "p", "questions" if wide else "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    kinds = [item.kind for item in found.changes]
+    for place, item in enumerate(found.changes):
+        if not wide and item.kind not in kinds[:place]:
+            table.add_row(Text(item.kind, "dim"))
+        table.add_row(*([item.kind] if wide else []), *_moved(item))
+    return table
+
+
+def _moved(item: Change) -> Iterator[str | Text]:
+    """Yield the cells of one figure."""
+    change = item.change
+    yield plain_text(item.name)
+    yield from (percent(item.before), percent(item.after))
+    yield from (percent(value, "+") for value in (change.value, change.low, change.high))
+    yield f"{item.adjusted:.2g}"
+    yield str(item.paired or "-")
+    yield Text("" if item.direction == "same" else item.direction, _STYLES[item.direction])
 
 
 def _plain_diff(found: Diff) -> dict[str, Any]:

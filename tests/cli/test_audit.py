@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,8 +22,6 @@ from guard.engine import Guard
 from guard.server.scripted import Failure, Reply
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from typer.testing import Result
 
     from guard.server.scripted import ScriptedApp
@@ -48,6 +47,9 @@ version: 1
 defaults: {mechanism: exposure, category: secret_leak}
 probes:
 """
+
+
+PROFILE = Path(__file__).parent.parent / "data" / "risk_profile.json"
 
 
 def run(*arguments: str | Path, typed: str = "", **variables: str) -> Result:
@@ -163,6 +165,17 @@ class TestWholeWay:
         changes = {(c["kind"], c["name"]): c for c in json.loads(better.stdout)["changes"]}
         assert changes["category", "unsafe"]["direction"] == "better"
         assert run("diff", audits / "sound", audits / "sound").exit_code == 0
+
+    @pytest.mark.parametrize("columns", ["80", "100", "200"])
+    def test_diff_cuts_no_number_and_no_name(self, columns: str) -> None:
+        """On a narrow screen the kinds stand on lines of their own."""
+        there = Profile.read(PROFILE)
+        result = run("diff", PROFILE, PROFILE, COLUMNS=columns)
+        assert result.exit_code == 0, result.output
+        for names in (there.categories, there.mechanisms):
+            for name in names:
+                assert re.search(rf"\b{name} +\d+\.\d+% +\d+\.\d+% ", result.output), name
+        assert "\u2026" not in result.output
 
     def test_a_profile_is_made_anew(self, audits: Path) -> None:
         """From the folder alone, byte for byte, with the report in the way that is asked for."""
