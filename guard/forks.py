@@ -9,6 +9,7 @@ This module does not know what is asked of a database.
 
 from __future__ import annotations
 
+import logging  # noqa: F401  # registered before us, it locks behind us: calls under way may log
 import os
 import threading
 from collections import Counter

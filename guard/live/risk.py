@@ -15,6 +15,7 @@ This module does not know classes, detectors or what a posture leads to.
 from __future__ import annotations
 
 import atexit
+import logging  # noqa: F401  # see `_hold_all`
 import os
 import threading
 import time
@@ -663,6 +664,8 @@ atexit.register(_deliver_all)
 
 
 def _hold_all() -> None:
+    # What is held here may be waited for by a log event. Handlers of forks that are registered
+    # last run first, so logging is imported before: whoever forks must not hold its lock yet.
     _held.extend(_all)
     for risk in _held:
         risk._hold()  # noqa: SLF001  # of this module

@@ -176,6 +176,31 @@ forked(work)
         assert state is not None
         assert state.exchanges == 21
 
+    def test_begins_while_another_thread_logs(self, tmp_path: Path) -> None:
+        """A fork waits for whoever writes the log meanwhile, and no one waits for the fork."""
+        said = run(
+            """
+import logging, threading
+inside, forking = threading.Event(), threading.Event()
+
+def clock():
+    inside.set()
+    forking.wait()
+    for _ in range(100_000):
+        logging.getLogger("guard")
+    return 0.0
+
+live._clock = clock
+threading.Thread(target=lambda: live.observe({"bad_advice": 9.0})).start()
+inside.wait()
+os.register_at_fork(before=forking.set)
+forked(lambda: print("said", live.posture))
+""",
+            tmp_path / "live.sqlite3",
+            tmp_path / "spool",
+        )
+        assert said == ["said normal"]
+
     def test_in_memory_is_alone(self) -> None:
         """Without a store it goes on from a copy of what its parent had."""
         said = run(
