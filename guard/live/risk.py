@@ -412,9 +412,8 @@ class LiveRisk:
                 self._spool.close()
                 self._spool = None
             raise
-        if self._alarms:
-            # While a fallback answers nothing is observed, and a person may clear it elsewhere.
-            self._start_delivering()
+        # Alarms are raised and cleared elsewhere, too, while nothing is observed here.
+        self._start_delivering()
         return found
 
     def _join_if_forked(self) -> None:

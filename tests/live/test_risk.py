@@ -89,6 +89,26 @@ class TestAlarm:
         assert live.state().exchanges == 0
 
 
+class TestIdleReplica:
+    """A replica that nobody asked anything yet."""
+
+    def test_hears_of_alarms(self, make_live: Make, tmp_path: Path) -> None:
+        """Its first exchange is under the quarantine that another one raised meanwhile."""
+        busy, idle = (
+            make_live(store=SQLiteStore(tmp_path / "live.sqlite3"), action="quarantine")
+            for _ in range(2)
+        )
+        for _ in range(30):
+            busy.observe({"bad_advice": 9.0})
+        busy.flush()
+
+        ends = time.monotonic() + 60
+        while idle.posture == "normal" and time.monotonic() < ends:
+            time.sleep(0.02)
+        assert idle.posture == "quarantine"
+        assert idle.state().exchanges == 30
+
+
 class TestClosed:
     """What was closed has given its place to others."""
 
