@@ -131,6 +131,8 @@ def _show(state: LiveState, category: str | None) -> None:
     head = f"{plain(state.name)}: {state.exchanges:,} exchanges, posture "
     console.print(Text.assemble(head, posture))
     console.print(_table(state))
+    if failed := _unjudged(state):
+        console.print(failed)
     watched = {name: each for name, each in state.categories.items() if each.evidence}
     if category is not None and category not in watched:
         fail(f"`{category}` is not watched: take one of {', '.join(watched) or 'none'}")
@@ -169,6 +171,17 @@ def _table(state: LiveState) -> Table:
             else "",
         )
     return table
+
+
+def _unjudged(state: LiveState) -> Text | None:
+    """Return how many exceedances say something of detectors and nothing of the model."""
+    shares = [
+        f"{name} {each.evidence.unjudged:,} of {each.evidence.exceedances:,}"
+        for name, each in state.categories.items()
+        if each.evidence and each.evidence.unjudged
+    ]
+    text = f"exceedances because a detector failed: {', '.join(shares)}"
+    return plain_text(text, style="bold yellow") if shares else None
 
 
 def _rate(rate: float) -> str:

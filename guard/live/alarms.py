@@ -30,6 +30,8 @@ class Alarm:
         exceedances: how many of them reached the threshold.
         log_wealth: evidence of the test over the whole life then, in nats.
         nearness: height of the walks then; 1 is the alarm of the test for change.
+        unjudged: how many of the exceedances are ones because a detector failed, so that nobody
+            knows what those answers were.
     """
 
     category: str
@@ -41,10 +43,15 @@ class Alarm:
     exceedances: int
     log_wealth: float
     nearness: float
+    unjudged: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON; `Alarm(**it)` is equal to it."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.unjudged:
+            # Replicas of an older version read alarms, too.
+            del values["unjudged"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class Transition:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
-        return asdict(self)
+        return {**asdict(self), "alarm": self.alarm.as_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Transition:
@@ -108,7 +115,7 @@ def raised(name: str, alarm: Alarm, standing: Mapping[str, Alarm]) -> Transition
         before=posture_of(standing.values()),
         after=posture_of([*standing.values(), alarm]),
         by="",
-        reason=f"{alarm.exceedances} exceedances in {alarm.exchanges} exchanges",
+        reason=_figures(alarm),
     )
 
 
@@ -128,3 +135,9 @@ def cleared(  # noqa: PLR0913  # a person's act has all of these
         by=by,
         reason=reason,
     )
+
+
+def _figures(alarm: Alarm) -> str:
+    figures = f"{alarm.exceedances} exceedances in {alarm.exchanges} exchanges"
+    failed = f", {alarm.unjudged} of them because a detector failed" if alarm.unjudged else ""
+    return figures + failed

@@ -14,7 +14,7 @@ This module does not know stores, tests or clocks.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Part:
         ends: each walk's height there, had it begun at 0.
         tops: how high each came above where it began, at least 0.
         peaks: the greatest height of each, had it begun at 0.
+        unjudged: how many of the exceedances are ones because a detector failed.
     """
 
     skipped: int
@@ -46,16 +47,18 @@ class Part:
     ends: list[int]
     tops: list[int]
     peaks: list[int]
+    unjudged: int = 0
 
     @classmethod
     def new(cls, walks: int, *, skipped: int = 0) -> Part:
         """Return a part without exceedances."""
         return cls(skipped, 0, skipped, [0] * walks, [0] * walks, [0] * walks)
 
-    def add(self, place: int, slopes: Sequence[int]) -> None:
+    def add(self, place: int, slopes: Sequence[int], *, unjudged: bool = False) -> None:
         """Take in an exceedance at `place`, counted from 1."""
         quiet = place - self.last - 1
         self.exceedances += 1
+        self.unjudged += unjudged
         self.last = place
         for number, slope in enumerate(slopes):
             end = max(0, self.ends[number] - quiet) + slope
@@ -79,6 +82,7 @@ class Tally:
         at: the deployment's exchanges up to the last of them.
         heights: each walk's height there.
         peaks: each walk's greatest height.
+        unjudged: how many of the exceedances are ones because a detector failed.
     """
 
     life: int
@@ -87,6 +91,7 @@ class Tally:
     at: int
     heights: list[int]
     peaks: list[int]
+    unjudged: int = 0
 
     @classmethod
     def new(cls, walks: int, *, life: int = 0, since: int = 0) -> Tally:
@@ -107,9 +112,7 @@ class Tally:
         """
         since = self.since + part.skipped
         if not part.exceedances:
-            return Tally(
-                self.life, since, self.exceedances, self.at + part.skipped, self.heights, self.peaks
-            )
+            return replace(self, since=since, at=self.at + part.skipped)
         begin = self.height_at(exchanges)
         return Tally(
             self.life,
@@ -126,6 +129,7 @@ class Tally:
                     self.peaks, begin, part.tops, part.peaks, strict=True
                 )
             ],
+            self.unjudged + part.unjudged,
         )
 
 
@@ -157,7 +161,8 @@ class Batch:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
-        return asdict(self)
+        values = asdict(self)
+        return {**values, "parts": _as_before(values["parts"])}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Batch:
@@ -196,7 +201,8 @@ class State:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
-        return asdict(self)
+        values = asdict(self)
+        return {**values, "tallies": _as_before(values["tallies"])}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> State:
@@ -223,3 +229,11 @@ class State:
         elif part is not None:
             tally = tally.after(part, self.exchanges, slopes)
         self.tallies[name] = tally
+
+
+def _as_before(counts: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return counts without an `unjudged` of 0, so that older versions can read them, too."""
+    return {
+        name: {key: value for key, value in each.items() if value or key != "unjudged"}
+        for name, each in counts.items()
+    }

@@ -30,6 +30,8 @@ local function behind(tally, part, exchanges, slopes)
     tally.peaks[i] = math.max(tally.peaks[i], begin + part.tops[i], part.peaks[i])
   end
   tally.exceedances = tally.exceedances + part.exceedances
+  -- Only where there are any: replicas of an older version read it, too.
+  if part.unjudged then tally.unjudged = (tally.unjudged or 0) + part.unjudged end
   tally.at = exchanges + part.last
 end
 

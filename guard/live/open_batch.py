@@ -43,12 +43,15 @@ class OpenBatch:
         self._fade = 1.0
         self._gains = [0.0] * len(self._names)
 
-    def count(self, chances: Sequence[float], exceeded: Sequence[str]) -> None:
+    def count(
+        self, chances: Sequence[float], exceeded: Sequence[str], unjudged: Sequence[str] = ()
+    ) -> None:
         """Take in an exchange.
 
         Args:
             chances: by how much each category's mass grew, in the order of the names.
             exceeded: the watched categories that reached their threshold.
+            unjudged: those of them for which a detector failed.
         """
         self.exchanges += 1
         self._fade *= self._decay
@@ -59,7 +62,7 @@ class OpenBatch:
             part = self.parts.get(name)
             if part is None:
                 part = self.parts[name] = Part.new(len(slopes))
-            part.add(self.exchanges, slopes)
+            part.add(self.exchanges, slopes, unjudged=name in unjudged)
 
     def renew(self, name: str) -> None:
         """Begin a new life of `name` here: what was counted belongs to the one that ended."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import atexit
 import logging  # noqa: F401  # see `_hold_all`
+import math
 import os
 import threading
 import time
@@ -187,10 +188,11 @@ class LiveRisk:
                 for name, limit in self._limits
                 if (value := evidence.get(name)) is not None and not value < limit
             ]
+            unjudged = [name for name in exceeded if math.isnan(evidence[name])]
             chances = self._priors.update(evidence, conversation)
-            self._open.count(chances, exceeded)
+            self._open.count(chances, exceeded, unjudged)
             if self._spool is not None:
-                self._spooled(lambda spool: spool.note(chances, exceeded))
+                self._spooled(lambda spool: spool.note(chances, exceeded, unjudged))
             if exceeded:
                 self._keep_points(exceeded)
                 transitions = self._judge(exceeded)
@@ -360,6 +362,7 @@ class LiveRisk:
             exceedances=tally.exceedances,
             log_wealth=point["log_wealth"],
             nearness=point["nearness"],
+            unjudged=tally.unjudged,
         )
         transition = raised(self.name, alarm, self._alarms)
         self._alarms[name] = alarm
@@ -700,6 +703,7 @@ def _fields(transition: Transition) -> dict[str, Any]:
         "after": transition.after,
         "exchanges": alarm.exchanges,
         "exceedances": alarm.exceedances,
+        "unjudged": alarm.unjudged,
         "by": transition.by,
         "reason": transition.reason,
     }

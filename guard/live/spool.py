@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 _LONG: Final = 4_000_000
 """Bytes of a log that are replaced by a batch."""
 
+_UNJUDGED: Final = 2
+"""See `_form`."""
+
 _APPENDING: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY
 
 
@@ -123,9 +126,15 @@ class Spool:
             self._append(self._first)
         return int(ended)
 
-    def note(self, chances: Sequence[float], exceeded: Sequence[str]) -> None:
+    def note(
+        self, chances: Sequence[float], exceeded: Sequence[str], unjudged: Sequence[str] = ()
+    ) -> None:
         """Append an exchange to the log."""
-        flags = bytes(name in exceeded for name in self._names) if exceeded else self._quiet
+        flags = (
+            bytes((name in exceeded) + (name in unjudged) for name in self._names)
+            if exceeded
+            else self._quiet
+        )
         record = self._form.pack(*chances, flags)
         self._append(record if self._size else self._first + record)
 
@@ -206,7 +215,10 @@ def _append(file: int, written: bytes, size: int) -> None:
 
 
 def _form(names: Sequence[str]) -> struct.Struct:
-    """Return how an exchange is written: the masses' gains, then a byte per category."""
+    """Return how an exchange is written: the masses' gains, then a byte per category.
+
+    The byte is 1 for an exceedance, 2 for one because a detector failed, else 0.
+    """
     return struct.Struct(f"<{len(names)}d{len(names)}s")
 
 
@@ -222,6 +234,8 @@ def _read_log(path: Path, raised: list[dict[str, Any]]) -> Batch | None:
     # A record that a kill cut off was never counted.
     for record in form.iter_unpack(rest[: len(rest) // form.size * form.size]):
         *chances, flags = record
-        batch.count(chances, [name for name, flag in zip(names, flags, strict=True) if flag])
+        exceeded = [name for name, flag in zip(names, flags, strict=True) if flag]
+        unjudged = [name for name, flag in zip(names, flags, strict=True) if flag == _UNJUDGED]
+        batch.count(chances, exceeded, unjudged)
     batch.raised = raised
     return batch.sealed(header["digest"], header["lives"]) if batch.exchanges else None

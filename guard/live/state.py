@@ -29,6 +29,7 @@ class Evidence:
     Attributes:
         exchanges: how many were counted.
         exceedances: how many of them reached the threshold.
+        unjudged: how many of those did because a detector failed.
         threshold: evidence from which an exchange counts, in nats.
         tolerated: the tolerated rate of risky answers, in (0, 1).
         null_rate: the highest rate of exceedances that may go with it, in (0, 1).
@@ -41,6 +42,7 @@ class Evidence:
 
     exchanges: int
     exceedances: int
+    unjudged: int
     threshold: float
     tolerated: float
     null_rate: float
@@ -150,6 +152,7 @@ def _evidence(profile: Profile, state: State, category: str) -> Evidence | None:
     return Evidence(
         exchanges,
         tally.exceedances,
+        tally.unjudged,
         watch.operating.threshold,
         watch.tolerated,
         watch.null_rate,

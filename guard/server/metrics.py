@@ -138,19 +138,25 @@ class _Alarms(Collector):
         self._alarms = alarms
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the name, so that none need be standing to know it."""
-        yield self._family()
+        """Yield the names, so that none need be standing to know them."""
+        yield from self._families()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield a 1 for each."""
-        family = self._family()
+        """Yield a 1 for each, and how much of it says nothing of the model."""
+        standing, unjudged = self._families()
         for name, alarm in self._alarms():
-            family.add_metric([name, alarm.category, alarm.action], 1)
-        yield family
+            labels = [name, alarm.category, alarm.action]
+            standing.add_metric(labels, 1)
+            unjudged.add_metric(labels, alarm.unjudged / max(1, alarm.exceedances))
+        yield standing
+        yield unjudged
 
     @staticmethod
-    def _family() -> GaugeMetricFamily:
+    def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        labels = ["name", "category", "action"]
         text = "1 for each alarm that stands: live state, category and what it does."
-        return GaugeMetricFamily(
-            "guard_alarm_standing", text, labels=["name", "category", "action"]
+        failed = "Share of its exceedances that are ones because a detector failed, 0 to 1."
+        return (
+            GaugeMetricFamily("guard_alarm_standing", text, labels=labels),
+            GaugeMetricFamily("guard_alarm_unjudged_ratio", failed, labels=labels),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -100,6 +101,24 @@ class TestShow:
             assert f" {category.start:.2%} " in table
         assert "quarantine" in table.partition("category")[2]
         assert max(map(len, table.splitlines())) <= columns
+
+    def test_tells_failed_detectors_from_a_model_that_drifts(
+        self, make_live: Make, tmp_path: Path
+    ) -> None:
+        """How many exceedances nobody could judge stands below the figures, where there are any."""
+        path = tmp_path / "live.sqlite3"
+        live = make_live(store=SQLiteStore(path))
+        live.observe({"bad_advice": 9.0, "violence": 9.0})
+        live.flush()
+        assert "failed" not in run("show", "--store", str(path)).output
+        for _ in range(9):
+            live.observe({"bad_advice": math.nan})
+        live.close()
+
+        shown = run("show", "--store", str(path)).output
+        assert "exceedances because a detector failed: bad_advice 9 of 10\n" in shown
+        values = json.loads(run("show", "--store", str(path), "--json").stdout)
+        assert values["categories"]["bad_advice"]["evidence"]["unjudged"] == 9
 
     def test_plots_what_is_asked_for(self, drifted: str) -> None:
         """Another category can be named; one that is not watched is an error."""

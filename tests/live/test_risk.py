@@ -70,6 +70,28 @@ class TestAlarm:
 
         assert any(live.observe({"bad_advice": unsure}) for _ in range(30))
 
+    def test_says_what_nobody_could_judge(self, make_live: Make) -> None:
+        """Alarm, log, history and state tell exceedances of answers from those of detectors."""
+        live = make_live()
+        with capture_logs() as events:
+            found: tuple[Transition, ...] = live.observe({"bad_advice": 9.0})
+            while not found:
+                found = live.observe({"bad_advice": math.nan, "violence": 9.0})
+
+        (alarm, reason), count = (found[0].alarm, found[0].reason), found[0].alarm.exceedances
+        assert alarm.category == "bad_advice"
+        assert alarm.unjudged == count - 1 == events[0]["unjudged"] > 0
+        assert reason.endswith(f"exchanges, {count - 1} of them because a detector failed")
+        assert Transition.from_dict(json.loads(json.dumps(found[0].as_dict()))) == found[0]
+        watched = {n: e.evidence for n, e in live.state().categories.items() if e.evidence}
+        assert {n: e.unjudged for n, e in watched.items()} == {
+            "bad_advice": count - 1,
+            "violence": 0,
+        }
+
+        live.clear("all", by="ada", reason="detectors repaired")
+        assert not any(e.evidence and e.evidence.unjudged for e in live.state().categories.values())
+
     def test_never_goes_by_itself(self, make_live: Make, stream: Stream) -> None:
         """However clean the traffic is from then on, it stands."""
         live = make_live(action="quarantine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,6 +74,19 @@ def grow_old(slot: Path) -> None:
             values = json.loads(first)
             del values["name"]
             path.write_bytes(json.dumps(values).encode() + end + rest)
+
+
+def test_tells_what_nobody_could_judge(opened: Open) -> None:
+    """Also of exchanges that a killed process left, it is known where a detector failed."""
+    live = opened()
+    live.observe(RISKY)
+    live.observe({"bad_advice": math.nan})
+    kill(live)
+
+    again = opened()
+    evidence = again.state().categories["bad_advice"].evidence
+    assert evidence is not None
+    assert (evidence.exceedances, evidence.unjudged) == (2, 1)
 
 
 def left_lines(events: list[Any]) -> list[tuple[str, str]]:

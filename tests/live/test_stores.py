@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import time
@@ -42,7 +43,8 @@ def batch_of(
     """Return the batch of a stream of exceedances."""
     batch = OpenBatch(("harm", "leak", "more"), SLOPES, 0.993)
     for number, exceeded in enumerate(stream):
-        batch.count([0.02, 0.011, 0.3], sorted(exceeded))
+        unjudged = sorted(exceeded) if number % 2 else ()
+        batch.count([0.02, 0.011, 0.3], sorted(exceeded), unjudged)
         batch.points.append({"at": number, "time": 1.7e9 + 0.123456789, "category": "harm"})
     if raising is not None:
         batch.raised.append(raising.as_dict())
@@ -114,6 +116,15 @@ class TestCounting:
         assert store.merge("a", 1, batch_of([{"harm"}, set()])) == second
         assert (first.sequence, second.sequence) == (1, 2)
         assert second.state.exchanges == 3
+
+    def test_tells_what_nobody_could_judge(self, store: Store) -> None:
+        """Of the exceedances it holds how many are ones because a detector failed."""
+        store.merge("a", 1, batch_of([{"harm"}, {"harm", "leak"}]))
+        state = store.merge("a", 2, batch_of([{"leak"}])).state
+
+        counts = {name: (each.exceedances, each.unjudged) for name, each in state.tallies.items()}
+        assert counts == {"harm": (2, 1), "leak": (2, 1)}
+        assert "unjudged" not in json.dumps(batch_of([{"harm"}]).as_dict())
 
     def test_keeps_profiles_apart(self, store: Store) -> None:
         """Counts under another profile are others."""

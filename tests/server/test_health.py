@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from guard.live import Alarm
 from guard.server import health
 from guard.server.edge import Edge
 from guard.server.load import Load
@@ -175,6 +176,15 @@ class TestMetrics:
         assert found["guard_requests_total"][CHECK, "400"] == 1
         assert found["guard_judgement_seconds_count"] == {(CHECK,): 3, ("/v1/moderations",): 1}
         assert 0 < found["guard_request_seconds_sum"][(CHECK,)] < 60
+
+    def test_an_alarm_of_failed_detectors_is_told_from_one_of_the_model(self) -> None:
+        """The share of what raised it that nobody could judge stands beside the alarm."""
+        metrics = Metrics(Load(ServerSettings()))
+        alarm = Alarm("violence", "notify", "life", 1.7e9, 0, 90, 4, 9.5, 0.5, unjudged=3)
+        metrics.follow(lambda: [("chat", alarm)])
+
+        labels = '{action="notify",category="violence",name="chat"}'
+        assert f"guard_alarm_unjudged_ratio{labels} 0.75" in metrics.text().decode()
 
     def test_whoever_has_an_answer_finds_it_counted(self) -> None:
         """A request is counted before its answer's end leaves, and once."""
