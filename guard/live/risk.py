@@ -71,7 +71,7 @@ class LiveRisk:
         confusion: for each category that is to be watched, what validation says about a
             threshold on its evidence. The others have a prior and no alarm.
         store: where the state is kept; by default in this object alone.
-        notify: who is told of every transition, in this order: the journal, a webhook.
+        notify: who is told of every transition, in this order, such as a webhook.
         clock: seconds since 1970; dates records and decides nothing.
 
     Raises:
@@ -485,8 +485,7 @@ class LiveRisk:
         return Spool(self._store.spool, self._store.name, header)
 
     def _load(self) -> tuple[Transition, ...]:
-        if self._spool is not None and self._spool.sequence and self._store.profile() is None:
-            _log.error("guard.live.store_forgot", name=self.name, delivered=self._spool.sequence)
+        self._tell_of_losses()
         self._store.open(self._profile)
         if self._spool is not None:
             for sequence, batch in self._spool.recovered():
@@ -504,6 +503,22 @@ class LiveRisk:
         transitions = self._adopt(snapshot)
         self._spooled(lambda spool: spool.turn(self._lives))
         return transitions
+
+    def _tell_of_losses(self) -> None:
+        """Log that the store lost what it had counted: alarms that stood may be gone with it."""
+        empty = self._store.profile() is None
+        if self._spool is None:
+            if empty and self._store.seconds is not None:
+                # Here nobody remembers whether there was anything.
+                _log.warning("guard.live.store_empty", name=self.name)
+            return
+        counted = self._store.read(self._profile.digest, self._replica).sequence
+        # A store may forget a replica alone that was silent for long; then nothing is counted.
+        if (empty and self._spool.sequence) or 0 < counted < self._spool.acknowledged:
+            delivered = self._spool.sequence if empty else self._spool.acknowledged
+            _log.error(
+                "guard.live.store_forgot", name=self.name, delivered=delivered, counted=counted
+            )
 
     def _deliver(self) -> tuple[Transition, ...]:
         """Deliver one batch; return the alarms that what replicas saw together raised."""

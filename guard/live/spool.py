@@ -90,6 +90,11 @@ class Spool:
         self._any_raised = (self._folder / RAISED).exists()
 
     @property
+    def acknowledged(self) -> int:
+        """The number of the last batch that the store said it had counted, 0 for none."""
+        return self.sequence - (self._batch is not None)
+
+    @property
     def long(self) -> bool:
         """Whether the log has grown so long that `hold` should replace it."""
         return self._size > _LONG

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis import Redis
 from structlog.testing import capture_logs
 
 from guard.errors import LiveStoreError
@@ -230,6 +231,44 @@ class TestKilledRedis:
             make_live(store=SQLiteStore(path))
         told = [e for e in events if e["event"] == "guard.live.store_forgot"]
         assert [(e["log_level"], e["delivered"]) for e in told] == [("error", 1)]
+
+    def test_put_back_from_an_older_copy_is_told_of(self, make_live: Make, tmp_path: Path) -> None:
+        """What it counted behind the copy is gone, and with it an alarm: the log says so."""
+        path, copy = tmp_path / "live.sqlite3", tmp_path / "copy.sqlite3"
+        for evidence in (-1.0, 9.0):
+            live = make_live(store=SQLiteStore(path), action="quarantine")
+            for _ in range(20):
+                live.observe({"bad_advice": evidence})
+            live.close()
+            if not copy.exists():
+                shutil.copy(path, copy)
+        assert live.posture == "quarantine"
+        shutil.copy(copy, path)
+
+        with capture_logs() as events:
+            again = make_live(store=SQLiteStore(path), action="quarantine")
+        assert again.posture == "normal"
+        told = [e for e in events if e["event"] == "guard.live.store_forgot"]
+        assert [e["log_level"] for e in told] == ["error"]
+        assert 0 < told[0]["counted"] < told[0]["delivered"]
+
+        again.observe({"bad_advice": -1.0})
+        again.close()
+        with capture_logs() as events:
+            make_live(store=SQLiteStore(path))
+        assert "guard.live.store_forgot" not in {e["event"] for e in events}
+
+    def test_that_is_empty_is_told_of(self, make_live: Make, redis_server: Any) -> None:
+        """Without a spool nobody knows whether it was flushed: each empty one is told of, once."""
+
+        def told() -> list[str]:
+            with capture_logs() as events:
+                make_live(store=RedisStore(redis_server.url)).close()
+            return [e["log_level"] for e in events if e["event"] == "guard.live.store_empty"]
+
+        assert [told(), told()] == [["warning"], []]
+        Redis.from_url(redis_server.url).flushall()
+        assert told() == ["warning"]
 
     def test_that_forgot_everything_learns_what_stands(
         self, make_live: Make, redis_server: Any
