@@ -109,21 +109,37 @@ def clear(
 ) -> None:
     """Clear an alarm that stands; replicas hear of it within a second.
 
-    Nothing else clears an alarm. Its tests begin anew.
+    Nothing else clears an alarm. Its tests begin anew; its prior stays where answers brought it.
 
         guard live clear bad_advice --store live.sqlite3 --by ada --reason "prompt repaired"
     """
     from guard.live.opening import clear_alarms, open_existing  # noqa: PLC0415  # as above
+    from guard.live.state import read_state  # noqa: PLC0415  # as above
 
     with reported_errors():
         opened = open_existing(store, name, reading=False)
         profile = opened.profile()
         standing = opened.read(profile.digest).alarms if profile else {}
         gone = clear_alarms(opened, standing, category, time=time.time(), by=by, reason=reason)
+        state = read_state(opened)
     if not gone:
         fail("somebody else cleared it just now: look with `guard live show`")
     for transition in gone:
         console.print(_line(transition))
+    if raised := _raised(state, [each.alarm.category for each in gone]):
+        console.print(raised)
+
+
+def _raised(state: LiveState | None, cleared: Sequence[str]) -> Text | None:
+    """Return which priors stay raised behind a clearing: answers are held for less than before."""
+    known = {} if state is None else state.categories
+    raised = [
+        f"{name} {_rate(known[name].prior)} (start {_rate(known[name].start)})"
+        for name in cleared
+        if name in known and known[name].prior > known[name].start
+    ]
+    text = f"priors that stay raised until enough answers are fine: {', '.join(raised)}"
+    return plain_text(text) if raised else None
 
 
 def _show(state: LiveState, category: str | None) -> None:

@@ -279,6 +279,17 @@ class TestClear:
         assert "bad_advice cleared by ada: repaired (tighten → normal)" in result.output
         assert "posture normal" in run("show", "--store", drifted, "--name", "chat").output
 
+    def test_says_which_priors_stay_raised(self, drifted: str) -> None:
+        """Clearing takes back what the alarm did, and not what the answers said of the model."""
+        arguments = ("--store", drifted, "--name", "chat")
+        who = ("--by", "ada", "--reason", "repaired")
+        told = run("clear", "all", *arguments, *who).output
+        state = json.loads(run("show", *arguments, "--json").stdout)
+
+        prior = state["categories"]["bad_advice"]["prior"]
+        assert prior > 0.02
+        assert f"until enough answers are fine: bad_advice {prior:.2%} (start 2.00%)\n" in told
+
     def test_of_nothing_is_an_error(self, drifted: str) -> None:
         """No alarm of that name stands."""
         arguments = ("--store", drifted, "--name", "chat", "--by", "ada", "--reason", "why")
