@@ -14,7 +14,7 @@ its own, and the deployment's prior as its start.
 **Bounds.** In log-odds a prior stays within `start - fall` and `start + rise`. So no traffic,
 however long and however it was chosen, makes an answer's live risk less than evidence that is
 `fall` weaker would have made it; nor can the prior run away. The mass itself is bounded by the
-half-life, so that a prior at a bound leaves it as soon as the traffic changes.
+half-life alone: where traffic changes, a prior leaves its bound once the mass is there.
 
 **Monotone.** More suspicious evidence never lowers any prior, then or later. What was not found
 at all is taken as neutral: it leaves the prior where it is, but for the pull of the start.

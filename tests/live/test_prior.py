@@ -130,6 +130,29 @@ class TestTalkDown:
         assert priors.rates[0] > before * 1.5
 
 
+class TestBound:
+    """How a prior that traffic has held at a bound leaves it; docs/live.md says so."""
+
+    def test_is_left_slowly(self) -> None:
+        """The mass that is there must come or go first."""
+        low, high = bounds(0.02, LiveSettings())
+        priors = after(LiveSettings(), 0.02, [-3.0] * 20_000)
+        rising = 0
+        while priors.rates[0] <= low:
+            priors.update({"harm": 6.0}, None)
+            rising += 1
+
+        priors = after(LiveSettings(), 0.02, [-3.0] * 2000 + [6.0] * 500)
+        falling, raised = 0, 0
+        while priors.rates[0] > 0.02:
+            priors.update({"harm": -3.0}, None)
+            falling += priors.rates[0] >= high
+            raised += 1
+        assert rising == 39
+        assert falling == pytest.approx(360, abs=10)
+        assert raised == pytest.approx(6400, abs=50)
+
+
 class TestEstimate:
     """What the prior settles at."""
 
