@@ -1,9 +1,9 @@
 """The command line: `guard`.
 
 Each command lives in a module of its own. This one only mounts them, sends log lines to
-standard error and turns the package's own errors into a message and exit code 2. Where a
-detector still hangs at the end, it leaves without the interpreter's own exit, which could abort
-and cost the exit code.
+standard error and turns the package's own errors, and results that cannot be written, into a
+message and exit code 2. Where a detector still hangs at the end, it leaves without the
+interpreter's own exit, which could abort and cost the exit code.
 
 This module does not know what any command does.
 """
@@ -11,10 +11,11 @@ This module does not know what any command does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import structlog
 import typer
@@ -26,11 +27,14 @@ from guard.cli.check import check
 from guard.cli.classes import classes
 from guard.cli.demo import demo
 from guard.cli.export import export
-from guard.cli.screen import FAILED, errors, plain, tolerate_encodings
+from guard.cli.screen import FAILED, discard_output, errors, plain, tolerate_encodings
 from guard.cli.serve import serve
 from guard.cli.train import SETTINGS, train
 from guard.errors import GuardError
 from guard.workers import finish
+
+_UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a write to a full or broken disk fails with."""
 
 app = typer.Typer(
     name="guard",
@@ -85,14 +89,38 @@ def main() -> None:
     """Run the command line; the entry point of `guard`."""
     tolerate_encodings()
     try:
+        code = _run()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+        code = FAILED
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITTEN:
+            raise
+        discard_output()
+        with contextlib.suppress(OSError):  # which may be where standard error goes, too
+            _tell(f"the results cannot be written: {error.strerror}. Make room, or write elsewhere")
+        code = FAILED
+    _leave(code)
+
+
+def _run() -> int:
+    """Run the command that was asked for; return its exit code."""
+    try:
         app()
     except GuardError as error:
-        errors.print("error: ", style="bold red", end="")
-        errors.print(plain(str(error)), markup=False, soft_wrap=True)
-        _leave(FAILED)
+        _tell(str(error))
+        return FAILED
     except SystemExit as ended:
         # Typer ends every command so, with a number.
-        _leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
+
+
+def _tell(message: str) -> None:
+    errors.print("error: ", style="bold red", end="")
+    errors.print(plain(message), markup=False, soft_wrap=True)
 
 
 def _leave(code: int) -> NoReturn:

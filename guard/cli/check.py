@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import sys
 import zlib
 from codecs import BOM_UTF8
 from collections import Counter, deque
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from guard.cli.screen import FAILED, console, errors, fail, one_line, plain
+from guard.cli.screen import FAILED, console, discard_output, errors, fail, one_line, plain
 from guard.cli.verdicts import STYLES, action_text, cause
 from guard.errors import InputError
 from guard.exchange import Exchange
@@ -166,17 +165,11 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except (BrokenPipeError, SystemExit):  # the latter is `rich`'s word for it
-        _discard_output()
+        discard_output()
         raise typer.Exit(FAILED) from None
     except OSError as error:
-        _discard_output()
+        discard_output()
         fail(f"results cannot be written: {error.strerror or error}")
-
-
-def _discard_output() -> None:
-    """Lose what is still buffered: at exit it would fail once more."""
-    with suppress(OSError):  # not every standard output is a file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _progress(files: list[str]) -> Progress | None:

@@ -6,9 +6,10 @@ This module does not know any command, nor what a text is about.
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 import unicodedata
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -87,6 +88,12 @@ def tolerate_encodings() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=_STAND_IN)
+
+
+def discard_output() -> None:
+    """Lose what standard output still holds back: at exit it would fail once more."""
+    with suppress(OSError):  # not every standard output is a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
