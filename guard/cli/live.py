@@ -26,7 +26,7 @@ from guard.percent import reached
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from guard.live.alarms import Transition
+    from guard.live.alarms import Alarm, Transition
     from guard.live.state import Evidence, LiveState
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
@@ -155,7 +155,10 @@ def _show(state: LiveState, category: str | None) -> None:
     if watched:
         plotted = category or max(watched, key=lambda name: _share(watched[name].evidence))
         console.print(_plot(state, plotted))
-    for transition in state.transitions[-_SHOWN:]:
+    latest = state.transitions[-_SHOWN:]
+    for alarm in _earlier(state, latest):
+        console.print(_raised(alarm))
+    for transition in latest:
         console.print(_line(transition))
     elsewhere = state.alarms.keys() - state.categories.keys()
     for name in sorted(elsewhere):
@@ -256,11 +259,33 @@ def _plot(state: LiveState, name: str) -> Text:
     return text
 
 
+def _earlier(state: LiveState, latest: Sequence[Transition]) -> list[Alarm]:
+    """Return the alarms that stand and were raised before the `latest` transitions."""
+    told = {(each.alarm.category, each.alarm.life) for each in latest if each.kind == "raised"}
+    found = (each for each in state.alarms.values() if (each.category, each.life) not in told)
+    return sorted(found, key=lambda alarm: alarm.time)
+
+
+def _raised(alarm: Alarm) -> Text:
+    from guard.live.alarms import raised  # noqa: PLC0415  # loads numpy
+
+    why = raised("", alarm, {}).reason
+    return _one_line(f"{_when(alarm.time)}  {alarm.category} raised: {why} (stands)")
+
+
 def _line(transition: Transition) -> Text:
-    when = datetime.fromtimestamp(transition.time).astimezone().isoformat(" ", "seconds")
     who = f" by {transition.by}" if transition.by else ""
     change = "" if transition.before == transition.after else f"{transition.before} → "
-    return plain_text(
-        f"{when}  {transition.alarm.category} {transition.kind}{who}: {transition.reason} "
-        f"({change}{transition.after})"
+    return _one_line(
+        f"{_when(transition.time)}  {transition.alarm.category} {transition.kind}{who}: "
+        f"{transition.reason} ({change}{transition.after})"
     )
+
+
+def _when(time: float) -> str:
+    return datetime.fromtimestamp(time).astimezone().isoformat(" ", "seconds")
+
+
+def _one_line(text: str) -> Text:
+    # A reason with a line break could look like a transition that never was.
+    return plain_text(text.replace("\n", "\\n"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from guard.cli import app
+from guard.live import LiveRisk, LiveSettings, Operating
 from guard.live.sqlite_store import SQLiteStore, names_in
 
 if TYPE_CHECKING:
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from typer.testing import Result
-
-    from guard.live import LiveRisk
 
     Make = Callable[..., LiveRisk]
     Stream = Callable[..., Iterator[dict[str, float]]]
@@ -322,3 +322,37 @@ class TestClear:
         assert cleared.exit_code == 0
         live.flush()
         assert live.posture == "normal"
+
+
+class TestWhatIsTold:
+    """The lines below the plot: since when alarms stand, who cleared which, and why."""
+
+    @pytest.fixture
+    def shown(self, tmp_path: Path) -> str:
+        """Return what is printed of seven alarms, of which one was cleared at length."""
+        names = ["bad_advice", "deception", "harassment", "self_harm", "sexual", "sycophancy"]
+        names.append("violence")
+        path = tmp_path / "live.sqlite3"
+        live = LiveRisk(
+            LiveSettings(tolerated=0.001, action="tighten"),
+            start=dict.fromkeys(names, 0.02),
+            confusion=dict.fromkeys(names, Operating(4.0, 454, 564, 1, 1982)),
+            store=SQLiteStore(path, "chat"),
+        )
+        for name in names:
+            for _ in range(12):
+                live.observe({name: 5.0})
+        live.clear(
+            "violence", by="ada", reason="mended\n2026-01-01 00:00:00  sexual cleared by eve"
+        )
+        live.close()
+        return run("show", "--store", str(path), "--name", "chat").output
+
+    def test_each_alarm_that_stands_says_since_when_and_why(self, shown: str) -> None:
+        """Also those that were raised before the latest transitions."""
+        told = re.findall(r"^\d{4}-\S+ \S+  (\w+) raised: \d+ exceedances in", shown, re.MULTILINE)
+        assert len(told) == len(set(told)) == 7
+
+    def test_a_reason_looks_like_no_other_transition(self, shown: str) -> None:
+        """A line break in it is written out."""
+        assert re.findall(r"^\S+ \S+  (\w+) cleared", shown, re.MULTILINE) == ["violence"]
