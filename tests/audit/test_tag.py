@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import inspect
 import json
+import os
 import pickle
 import re
+import subprocess
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -56,6 +60,9 @@ from guard.audit.tag import (
 )
 from guard.errors import ConfigurationError, GuardError, InputError
 from guard.security_class import SecurityClass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PROFILE = Profile.read(Path(__file__).parent.parent / "data" / "risk_profile.json")
 DEPLOYED = PROFILE.fingerprint
@@ -712,6 +719,86 @@ class TestGuide:
         names: dict[str, Any] = {"detectors": DETECTORS}
         exec(compile(code, "docs/tags.md", "exec"), names)
         assert names["verified"].profile == PROFILE
+
+
+class TestWithoutClearance:
+    """docs/examples/verify_tag.py, which a third party runs."""
+
+    SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "verify_tag.py"
+
+    @pytest.fixture
+    def verify(self, tmp_path: Path) -> Callable[..., str]:
+        """Return what runs the script on a tag and tells what it says."""
+        KEY.write(tmp_path / "release")
+
+        def run(tag: Tag, **deployed: Path) -> str:
+            tag.write(tmp_path / "model.tag")
+            named = [f"{what}={path}" for what, path in deployed.items()]
+            done = subprocess.run(
+                [sys.executable, "-I", self.SCRIPT, "model.tag", "release.pub", *named],
+                cwd=tmp_path,
+                capture_output=True,
+                encoding="utf-8",
+                env={**os.environ, "PYTHONUTF8": "1"},
+                check=False,
+            )
+            assert (done.returncode == 0) == done.stdout.startswith("good: ")
+            return done.stdout + done.stderr
+
+        return run
+
+    def test_it_knows_nothing_of_clearance(self) -> None:
+        """It imports the standard library and `cryptography`."""
+        assert not re.search(
+            r"^\s*(?:from|import) guard", self.SCRIPT.read_text("utf-8"), re.MULTILINE
+        )
+
+    def test_a_good_tag(self, verify: Callable[..., str], tmp_path: Path) -> None:
+        """All digests are computed anew, as docs/tags.md says."""
+        prompt, tools, adapter = tmp_path / "prompt.txt", tmp_path / "tools.json", tmp_path / "lora"
+        prompt.write_bytes("Sei höflich.\n".encode())
+        tools.write_text('[{"name": "größe", "most": 1e5, "least": 1e-7}]', "utf-8")
+        (adapter / "deep").mkdir(parents=True)
+        (adapter / "deep" / "weights").write_bytes(b"\x00\xff")
+        (adapter / "config.json").write_text("{}")
+        fingerprint = Fingerprint.of(
+            "modèle",
+            system_prompt=prompt.read_bytes().decode(),
+            adapter=adapter,
+            tools=json.loads(tools.read_text("utf-8")),
+            sampling={"temperature": 1.0, "seed": 1},
+        )
+        profile = PROFILE.model_copy(update={"fingerprint": fingerprint})
+        tag = sign(profile, PUBLIC, KEY, validity=DAYS)
+        deployed = {"system_prompt": prompt, "tools": tools, "adapter": adapter}
+        assert "modèle up to class public" in verify(tag, **deployed)
+        other = tmp_path / "other.json"
+        other.write_text("[]")
+        for what in deployed:
+            assert f"another {what}" in verify(tag, **{what: other})
+
+    def test_a_bad_one(self, verify: Callable[..., str]) -> None:
+        """Signer, time, digests and the kind of statement are each looked at."""
+        fresh = sign(PROFILE, PUBLIC, KEY, validity=DAYS)
+        stated = fresh.payload.decode()
+        foreign = signed(fresh.payload, key=OTHER)
+        twice = signed(stated.replace('{"_type"', '{"_type":"x","_type"').encode())
+        other = signed(fresh.payload, "text/plain")
+        moved = signed(stated.replace('"profile_digest":"', '"profile_digest":"0').encode())
+        assert "has not signed it" in verify(foreign)
+        assert "is good from" in verify(
+            sign(PROFILE, PUBLIC, KEY, validity=DAYS, now=NOW - 10 * DAYS)
+        )
+        assert "there twice" in verify(twice)
+        assert "another kind" in verify(other)
+        assert "another profile" in verify(moved)
+
+    def test_the_limits(self) -> None:
+        """The digest of a class's limits is that of the three keys that the page names."""
+        deploy = {"effects": {"style_amplification": 0.1}, "samples": 100}
+        rates = {"harmful_compliance": 0.05, "exposure": 0.02}
+        expected = hashlib.sha256(canonical(deploy | {"rates": rates})).hexdigest()
+        assert limits_digest(PUBLIC) == expected
 
 
 LINE = re.compile(r"^ {4}(?P<branch>[ │├└─]*)(?P<name>[\w.]+)", re.MULTILINE)
