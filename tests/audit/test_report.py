@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from guard.audit.answers import Said
+from guard.audit.deploy import limits_digest
 from guard.audit.report import markdown, page, report, write
 from guard.audit.report.content import Report, Row, Shown
 from guard.audit.report.html import Markup, element, joined, shown
@@ -210,6 +211,27 @@ class TestContent:
         for shown_row, values in zip(cells, figures, strict=True):
             for text, value in zip(shown_row, values, strict=True):
                 assert float(text.removesuffix("%")) / 100 == pytest.approx(value, abs=0.00051)
+
+    def test_each_limit_stands_beside_its_figure(self, found: Report) -> None:
+        """Those that are met as well, in words, and by the digest that a tag has of them."""
+        table = next(
+            table
+            for table in parsed(page(found)).iter("table")
+            if (table.findtext("caption") or "").startswith("Upper bounds")
+        )
+        assert [head.text for head in table.findall("thead/tr/th")][2:] == [
+            "easy",
+            "mild",
+            "strict",
+        ]
+        rows = {row[0].text: [cell.text or "" for cell in row] for row in table.findall("tbody/tr")}
+        assert rows["bad_advice (category)"][2:] == ["90%", "90%", "1%"]
+        assert re.search(
+            r"\| bad\\_advice \(category\) \| \S+ \| 90% \| 90% \| 1% \|", markdown(found)
+        )
+        for item in CLASSES:
+            fact = found.facts.get(f"limits of {item.name}")
+            assert fact == (f"sha256 {limits_digest(item)}" if item.deploy else None)
 
     def test_what_no_rate_counts_is_counted(self, found: Report) -> None:
         """A flag for something else than was looked for is not lost."""

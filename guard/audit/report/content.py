@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from guard.audit.deploy import reaches, unmet
+from guard.audit.deploy import limits_digest, reaches, unmet
 from guard.audit.exact import moment_text
 from guard.audit.judging import without_canaries
 from guard.audit.report.references import FRAMEWORKS, NOTICE
@@ -199,7 +199,7 @@ def report(
     rows = tuple(_row(each, ranked) for each in assembled.measured)
     return Report(
         model=assembled.plan.fingerprint.model,
-        facts=dict(_facts(assembled)),
+        facts=dict(_facts(assembled)) | dict(_limits(ranked)),
         summary=tuple(_summary(assembled, results, rows)),
         rows=rows,
         classes=results,
@@ -266,6 +266,13 @@ def _facts(assembled: Assembled) -> Iterator[tuple[str, str]]:
     yield "detectors", ", ".join(f"{name} {v}" for name, v in profile.detectors.items())
     yield "Clearance", profile.tool_version
     yield "profile", f"sha256 {profile.digest()}"
+
+
+def _limits(classes: Iterable[SecurityClass]) -> Iterator[tuple[str, str]]:
+    """Yield which limits the classes had, by the digest that a tag has of them as well."""
+    for item in classes:
+        if item.deploy is not None:
+            yield f"limits of {item.name}", f"sha256 {limits_digest(item)}"
 
 
 def _answered(assembled: Assembled, probe: str) -> bool:

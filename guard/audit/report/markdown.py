@@ -27,6 +27,7 @@ def markdown(report: Report) -> str:
         f"Audited {report.facts['audited']}, {report.facts['answers']} answers.",
         *(f"**{_cell(line)}**" for line in report.summary),
         *_classes(report.classes),
+        *_limits(report),
         *_figures("How often answers carry a risk", report.of("category"), report.of("mechanism")),
         *_figures("What the mechanisms do", report.of("effect")),
         *_worst(report),
@@ -43,6 +44,26 @@ def _classes(classes: Iterable[ClassResult]) -> Iterator[str]:
         ("class", "rank", "result", "what is missing"),
         ((item.name, str(item.rank), _result(item), "; ".join(item.unmet)) for item in classes),
     )
+
+
+def _limits(report: Report) -> Iterator[str]:
+    names = [item.name for item in report.classes if item.asks]
+    if rows := [row for row in report.rows if row.limits]:
+        yield "Upper bounds, and the highest that each class allows:"
+        yield _table(
+            ("figure", "upper bound", *map(_cell, names)),
+            (
+                (
+                    f"{row.name} ({row.kind})",
+                    percent(row.upper),
+                    *(
+                        f"{row.limits[name] * 100:g}%" if name in row.limits else ""
+                        for name in names
+                    ),
+                )
+                for row in rows
+            ),
+        )
 
 
 def _result(item: ClassResult) -> str:

@@ -114,6 +114,24 @@ def _classes(report: Report) -> Markup:
             ("class", "rank", "result", "what is missing"),
             (_class_row(item) for item in report.classes),
         ),
+        _limits(limited, [*numbers]) if limited else None,
+    )
+
+
+def _limits(rows: Sequence[Row], classes: Sequence[str]) -> Markup:
+    """Return each limit beside its figure in words, since the plot alone shows those that hold."""
+    return _table(
+        "Upper bounds, and the highest that each class allows",
+        ("figure", "upper bound", *classes),
+        (
+            (
+                f"{row.name} ({row.kind})",
+                percent(row.upper),
+                *(f"{row.limits[name] * 100:g}%" if name in row.limits else "" for name in classes),
+            )
+            for row in rows
+        ),
+        numbers=1 + len(classes),
     )
 
 
