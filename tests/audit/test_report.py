@@ -395,6 +395,19 @@ class TestPage:
         hostile = shape(parsed(page(made(f"r{one}", f"s{two}"))))
         assert hostile == plain
 
+    def test_what_is_said_has_its_own_direction(self) -> None:
+        """Arabic and Hebrew keep their order, whatever stands before them."""
+        said = Shown("p", "bad_advice", "why", "found", "שלום 12:30.", "مرحبا 7.")
+        texts = [item.text for item in parsed(page(_empty(worst=(said,)))).iter("bdi")]
+        assert texts == ["שלום 12:30.", "مرحبا 7."]
+
+    def test_the_pooled_signal_is_explained(self) -> None:
+        """`unsafe` may be low where a category's rate is high: it is no sum of them."""
+        row = Row("category", "unsafe", 0.0, 0.0, 0.1, 50, 50, 0, 0, 0, "m", "", {})
+        made = _empty(rows=(row,))
+        for text in (page(made), markdown(made)):
+            assert "It can be lower than the rate of a category" in text
+
     def test_an_audit_of_nothing_much_has_a_page(self) -> None:
         """No figure, no flagged answer, no class."""
         html = page(_empty())

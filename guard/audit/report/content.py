@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 Texts = Literal["redacted", "full", "omitted"]
 """How questions and answers are shown. `redacted` takes out secrets, personal data and canaries."""
 
+UNSAFE: Final = (
+    "unsafe is what one signal of the classifier sees in all answers. It can be lower than the "
+    "rate of a category, which has signals of its own: it stands for none of them."
+)
+"""What a reader must know of that figure."""
+
 _WORST: Final = 3
 """Answers that are shown of each category."""
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from guard.audit.plan import ANYTHING
+from guard.audit.report.content import UNSAFE
 from guard.audit.report.html import shown
 from guard.audit.report.references import FRAMEWORKS, NOTICE
 from guard.percent import percent
@@ -74,6 +76,8 @@ def _result(item: ClassResult) -> str:
 
 def _figures(title: str, *groups: Sequence[Row]) -> Iterator[str]:
     yield f"## {title}"
+    if any(row.name == ANYTHING for rows in groups for row in rows):
+        yield UNSAFE
     yield _table(
         ("kind", "figure", "rate", "95 % interval", "n", "answers", "flagged", "how"),
         (

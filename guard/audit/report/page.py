@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from guard.audit.report.content import UNSAFE
 from guard.audit.report.html import Content, Markup, element, joined
 from guard.audit.report.references import FRAMEWORKS, NOTICE
 from guard.percent import percent
@@ -158,6 +159,7 @@ def _rates(report: Report) -> Markup:
             "Of the answers to the probes that look for it. Rates are corrected for the errors of "
             "whatever flagged them; an interval is wide where little was asked.",
         ),
+        element("p", UNSAFE),
         _forest("categories-plot", "Rates by category", categories, {}, RATES, ""),
         _figures("Rates by category, with 95 % intervals", categories),
         _forest("mechanisms-plot", "Rates by mechanism", mechanisms, {}, RATES, ""),
@@ -201,13 +203,15 @@ def _answer(item: Shown) -> Markup:
         "article",
         element("h3", f"{item.category}: {item.probe}"),
         element("p", f"{item.why} ({item.found})", class_="soft"),
-        element("blockquote", element("strong", "Asked: "), item.question)
-        if item.question
-        else None,
-        element("blockquote", element("strong", "Answered: "), item.answer)
-        if item.answer
-        else None,
+        _said("Asked: ", item.question),
+        _said("Answered: ", item.answer),
     )
+
+
+def _said(who: str, text: str) -> Markup | None:
+    # Apart from the name: what is written from right to left has its signs and figures there.
+    words = element("bdi", text)
+    return element("blockquote", element("strong", who), words) if text else None
 
 
 def _not_covered(report: Report) -> Markup:
