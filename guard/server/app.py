@@ -112,7 +112,7 @@ def create_app(
         middleware=[
             Middleware(Edge, metrics, quiet=health.PATHS),
             Middleware(Headers, settings),
-            Middleware(KeyCheck, settings.keys, public=health.PATHS),
+            Middleware(KeyCheck, settings.keys, public=health.PATHS, local=not settings.open),
             Middleware(Limits, settings, counts, unlimited=health.PATHS, timed=OWN),
         ],
     )

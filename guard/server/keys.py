@@ -6,6 +6,10 @@ there counts, so that a client can send the backend's own key beside its own.
 Keys are made by this module (256 random bits) or long; a fast hash is enough for those. It is
 compared with every configured one in constant time.
 
+A server without keys is there for this machine. So is a browser on it, and a page of any site can
+have that send requests, or give the server's address a name of its own and read the answers. Such
+requests name a host that somebody has registered, or another origin, and are refused.
+
 This module does not know what a client may do.
 """
 
@@ -13,14 +17,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
 from guard.errors import InputError
 from guard.server.errors import Refused
+from guard.server.settings import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -37,6 +44,9 @@ HEADERS: Final = ("x-guard-key", "x-api-key", "authorization")
 
 SHORTEST: Final = 20
 """Characters of the shortest key that is taken; shorter ones could be guessed from the hash."""
+
+_RESERVED: Final = (".localhost", ".internal")
+"""Ends of names that nobody can register; containers know their host by such a one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +96,35 @@ class KeyCheck:
         app: the app behind.
         keys: the clients; with none, everybody is let in.
         public: paths that need no key.
+        local: whether without keys only programs and pages of this machine are let in.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[ClientKey], public: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Sequence[ClientKey], public: Collection[str], *, local: bool
+    ) -> None:
         """Keep the keys' hashes."""
         self._app = app
         self._keys = tuple(keys)
         self._public = frozenset(public)
+        self._local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, with its caller in the scope.
 
         Raises:
-            Refused: there is no key, or none that is known.
+            Refused: there is no key, or none that is known; or it is from elsewhere.
         """
         if scope["type"] == "http":
-            open_to_all = not self._keys or scope["path"] in self._public
-            scope[CALLER] = ANYBODY if open_to_all else self._caller(Headers(scope=scope))
+            public = scope["path"] in self._public
+            scope[CALLER] = ANYBODY if public else self._let_in(Headers(scope=scope))
         await self._app(scope, receive, send)
+
+    def _let_in(self, headers: Headers) -> Caller:
+        if self._keys:
+            return self._caller(headers)
+        if self._local:
+            _check_local(headers)
+        return ANYBODY
 
     def _caller(self, headers: Headers) -> Caller:
         header = next((name for name in HEADERS if name in headers), "")
@@ -129,6 +150,48 @@ def caller_of(scope: Scope) -> Caller:
     """Return who calls."""
     caller: Caller = scope[CALLER]
     return caller
+
+
+def _check_local(headers: Headers) -> None:
+    """See that a request names no host that may be a site's, and comes from no page of one.
+
+    Raises:
+        Refused: it was not.
+    """
+    hosts = [_host_of(f"//{host}") for host in headers.getlist("host")]
+    origins = [_host_of(origin) for origin in headers.getlist("origin")]
+    if not all(map(_is_nobodys, hosts)) or not all(map(_is_page_of_this, origins)):
+        raise Refused(
+            403,
+            "a server without client keys serves this machine alone, and no other site's page: "
+            "call it as `localhost` or 127.0.0.1, or start it with `keys` or with `--open`",
+            "not_local",
+        )
+
+
+def _host_of(url: str) -> str:
+    """Return a URL's host, `""` where it has none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_nobodys(host: str) -> bool:
+    """Return whether nobody can have registered a host, to have it lead here."""
+    return "." not in host or host.endswith(_RESERVED) or _is_address(host)
+
+
+def _is_page_of_this(host: str) -> bool:
+    return is_loopback(host) or host.endswith(".localhost")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _digest(key: str) -> str:

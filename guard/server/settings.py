@@ -245,12 +245,7 @@ class ServerSettings(BaseSettings):
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -287,3 +282,13 @@ class ServerSettings(BaseSettings):
         also = [rule for rule in self.routes if rule.within(path) or rule.fits(endpoint)]
         longer = sorted({rule.path for rule in also}, key=len, reverse=True)
         return (*(each for each in longer if len(each) > longest), path)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is reached from this machine alone; names are not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -87,6 +87,67 @@ class TestLettingIn:
         """A server without keys takes any, since SDKs must send one."""
         answer = serve().post(PATH, json={"response": "Hi."}, headers={"x-api-key": "any"})
         assert answer.status_code == 200
+
+
+class TestThisMachine:
+    """A server without keys, and the browsers on its machine."""
+
+    EVIL: ClassVar[dict[str, str]] = {"host": "evil.example:8080"}
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            EVIL,
+            {"origin": "https://evil.example"},
+            {"origin": "null"},
+            {"origin": "http://[", "host": "localhost"},
+            {"origin": "https://evil.example", "content-type": "text/plain"},
+            {"host": "127.0.0.1.evil.example"},
+            {"host": "evil.internal.example"},
+            {"origin": "http://intranet"},
+        ],
+    )
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_pages_of_other_sites(
+        self, serve: Callable[..., httpx2.Client], method: str, headers: dict[str, str]
+    ) -> None:
+        """A page that names another host or origin is refused, with what to do about it."""
+        answer = serve().request(method, PATH, json={"response": "Hi."}, headers=headers)
+        assert answer.status_code == 403
+        error = answer.json()["error"]
+        assert error["code"] == "not_local"
+        assert "`--open`" in error["message"]
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"host": "localhost:8080"},
+            {"host": "[::1]"},
+            {"host": "127.9.9.9:1", "origin": "http://localhost:3000"},
+            {"host": "host.docker.internal:8080"},
+            {"host": "guard"},
+            {"host": "192.0.2.7"},
+            {"host": "guard.localhost", "origin": "http://guard.localhost"},
+        ],
+    )
+    def test_what_is_here(
+        self, serve: Callable[..., httpx2.Client], headers: dict[str, str]
+    ) -> None:
+        """Programs and pages of this machine are served, by any name that no site can have."""
+        answer = serve().post(PATH, json={"response": "Hi."}, headers=headers)
+        assert answer.status_code == 200
+
+    def test_with_keys_or_open(self, serve: Callable[..., httpx2.Client]) -> None:
+        """Who shows a key may come by any name, and so may all where the server is open."""
+        for settings in ({"keys": KEYS}, {"open": True}):
+            client = serve(**settings)
+            headers = {**self.EVIL, "x-api-key": DESK}
+            answer = client.post(PATH, json={"response": "Hi."}, headers=headers)
+            assert answer.status_code == 200
+
+    def test_probes(self, serve: Callable[..., httpx2.Client]) -> None:
+        """Probes may ask by any name."""
+        assert serve().get("/health/live", headers=self.EVIL).status_code == 200
 
 
 class TestClasses:
