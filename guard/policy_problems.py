@@ -43,6 +43,7 @@ _SENTENCES: Final = {
     "int_from_float": "must be a whole number, not {given}",
     "bool_type": "must be `true` or `false`, not {given}",
     "string_type": "must be text, not {given}: put it in quotes",
+    "path_type": "must be a path, as text, not {given}: put it in quotes",
     "string_unicode": "has characters that UTF-8 cannot write: remove them",
     "model_type": _PAIRS,
     "model_attributes_type": _PAIRS,

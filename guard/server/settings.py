@@ -10,6 +10,7 @@ This module does not know how any setting is used, and loads no policy.
 from __future__ import annotations
 
 import ipaddress
+import re
 from contextvars import ContextVar
 from pathlib import Path  # noqa: TC003  # pydantic reads it
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
@@ -45,6 +47,11 @@ SECRET: Final = ("fallback_key", "keys", "upstream_key", "webhook", "webhook_sec
 
 _BY_FILE: Final = ("deployed", "fallback_deployed", "keys", "routes", "trust")
 """Settings with parts; they are read from the file alone."""
+
+_IN_PARTS: Final = "write a list or `key: value` pairs, not one text"
+
+_SENDABLE: Final = r"[\x21-\x7e]+"
+"""A key that backends can be sent; a file's last line break is none of it."""
 
 FILE_VALUES: Final[ContextVar[Mapping[str, Any]]] = ContextVar(
     "file_values", default=MappingProxyType({})
@@ -177,6 +184,7 @@ class ServerSettings(BaseSettings):
         extra="forbid",
         frozen=True,
         enable_decoding=False,
+        hide_input_in_errors=True,
     )
 
     host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
@@ -236,10 +244,20 @@ class ServerSettings(BaseSettings):
 
     @field_validator(*_BY_FILE, mode="before")
     @classmethod
-    def _only_by_file(cls, value: object) -> object:
+    def _only_by_file(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, str):
-            text = "stands in the settings file, in parts: it is not read from a variable"
+            in_file = FILE_VALUES.get().get(info.field_name or "") == value
+            mend = _IN_PARTS if in_file else "it is not read from a variable"
+            text = f"stands in the settings file, in parts: {mend}"
             raise ValueError(text)  # noqa: TRY004  # pydantic takes no other
+        return value
+
+    @field_validator("upstream_key", "fallback_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(_SENDABLE, value.get_secret_value()):
+            text = "no header takes it: write the key alone, without spaces and line breaks"
+            raise ValueError(text)
         return value
 
     @property

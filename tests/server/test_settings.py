@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
 from guard.errors import ConfigurationError
 from guard.security_class import SecurityClass
@@ -150,12 +151,28 @@ class TestProblems:
             ("keys: abc\n", "1: `keys`: stands in the settings file, in parts"),
             ("host: ''\n", "1: `host`: is empty"),
             ("upstream: ftp://x\n", "1: `upstream`: is not of the right form"),
+            ("keys: abc\n", "1: `keys`: stands in the settings file, in parts: write a list"),
+            ("trust: a.pub\n", "1: `trust`: stands in the settings file, in parts: write a list"),
+            ("trust: [1]\n", "1: `trust[0]`: must be a path, as text, not `1`"),
+            ("tag: []\n", "1: `tag`: must be a path, as text, not a list"),
             ("other_paths: maybe\n", "1: `other_paths`: must be `refuse` or `pass`"),
         ],
     )
     def test_a_bad_file(self, tmp_path: Path, text: str, problem: str) -> None:
         """A file's mistake is named with its line."""
         assert any(each.startswith(problem) for each in problems(write(tmp_path, text)))
+
+    @pytest.mark.parametrize("name", ["upstream_key", "fallback_key"])
+    @pytest.mark.parametrize("key", ["", "sk-SENTINEL\n", " sk-SENTINEL", "sk-SENT\0INEL"])
+    def test_a_key_that_no_header_takes(self, name: str, key: str) -> None:
+        """Every request would fail: it is refused at the start, and not shown."""
+        backends = {"upstream": "https://a.example", "fallback_upstream": "https://b.example"}
+        options: dict[str, Any] = {**backends, name: key}
+        (found,) = problems(**options)
+        assert found.startswith(f"`--{name.replace('_', '-')}`: no header takes it: write the key")
+        with pytest.raises(ValidationError) as raised:
+            ServerSettings(**options)
+        assert "SENT" not in found + str(raised.value)
 
     @pytest.mark.parametrize("name", ["upstream", "fallback_upstream"])
     def test_no_password_in_a_backends_url(self, name: str) -> None:
