@@ -198,6 +198,16 @@ class TestCluster:
         assert manifest("disruption")["spec"]["selector"]["matchLabels"] == labels
         assert manifest("network")["spec"]["podSelector"]["matchLabels"] == labels
 
+    def test_stores_can_be_reached(self) -> None:
+        """Pods may go to the journal's database and to the Redis that the settings offer."""
+        rules = manifest("network")["spec"]["egress"]
+        within = [rule["ports"] for rule in rules if rule.get("to") == [{"podSelector": {}}]]
+        opened = {port["port"] for ports in within for port in ports}
+        (redis,) = re.findall(
+            r"# live: redis://[\w-]+:(\d+)", manifest("configmap")["data"]["guard.yaml"]
+        )
+        assert {5432, int(redis)} <= opened
+
     def test_every_manifest_is_applied(self) -> None:
         """The kustomization names every file."""
         named = manifest("kustomization")["resources"]
