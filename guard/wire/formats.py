@@ -160,7 +160,11 @@ def is_open(method: str, path: str) -> bool:
     if method.upper() in _BARE:
         return True
     expression = _OPEN.get(method.upper())
-    return expression is not None and re.search(f"{expression}$", path.rstrip("/")) is not None
+    if expression is None:
+        return False
+    # Some backends know their paths in any case, and a container's files in each are a model's.
+    plain = path.rstrip("/")
+    return all(re.search(f"{expression}$", each) for each in (plain, plain.lower()))
 
 
 class Call:

@@ -108,6 +108,8 @@ class TestPaths:
             ("GET", "/v1/embeddings"),
             ("GET", "/v1/threads/t/messages/count_tokens"),
             ("GET", "/v1/containers/c/files"),
+            ("GET", "/v1/Containers/c/files"),
+            ("GET", "/v1/CONTAINERS/c/files/"),
             ("GET", "/v1/files/f"),
         ],
     )
