@@ -12,13 +12,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from pydantic import BaseModel, ValidationError
 
 from guard import yaml_lines
 from guard.categories import CATEGORIES
 from guard.errors import ConfigurationError, did_you_mean
 from guard.live.notify import SHORTEST_SECRET
+from guard.log import Log
 from guard.policy_problems import given, sentence
 from guard.security_class import SecurityClass
 from guard.server.settings import (
@@ -58,7 +58,7 @@ _SLIPS: Final[Mapping[str, str]] = dict.fromkeys(
     ("GUARD_CLASS", "GUARD_POLICY"), " (did you mean `GUARD_SECURITY_CLASS`?)"
 )
 
-_log = structlog.get_logger("guard")
+_log: Final = Log()
 
 
 def load_settings(config: str | Path | None = None, **options: Any) -> ServerSettings:

@@ -12,6 +12,8 @@ from uuid import uuid4
 import structlog
 from starlette.datastructures import MutableHeaders
 
+from guard.log import Log
+from guard.server import logs
 from guard.server.errors import REQUEST_ID, Refused, respond
 from guard.server.keys import CALLER
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNKNOWN: Final = "other"
 
-_log = structlog.get_logger("guard")
+_log: Final = Log()
 
 
 class Edge:
@@ -64,8 +66,8 @@ class Edge:
                 await self._app(scope, receive, answer.send)
             except Refused as refusal:
                 await answer.give_up(refusal, receive)
-            except Exception:  # noqa: BLE001  # whatever it is, the client gets an answer
-                _log.exception("guard.request_failed")
+            except Exception as error:  # noqa: BLE001  # whatever it is, the client gets an answer
+                _log.error("guard.request_failed", **logs.told(error))
                 message = "something went wrong here; the log has it by the request's id"
                 await answer.give_up(Refused(500, message, "internal_error"), receive)
             finally:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import platformdirs
-import structlog
 
 from guard.engine import Guard
 from guard.errors import ConfigurationError, GuardError
@@ -29,6 +28,7 @@ from guard.live.deployed import profile_of
 from guard.live.stand_in import StandIn
 from guard.live.succession import Succession
 from guard.loading import admitted, head_files, load_parts, stricter
+from guard.log import Log
 from guard.policy import head_places, load_class
 from guard.security_class import JournalSettings
 from guard.server.deployed import fingerprint_of
@@ -57,7 +57,7 @@ Fallback = Literal["unused", "configured", "missing"]
 
 _T = TypeVar("_T")
 
-_log = structlog.get_logger("guard")
+_log: Final = Log()
 
 
 @dataclass(frozen=True, slots=True)

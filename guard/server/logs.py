@@ -85,9 +85,14 @@ def _exceptions(_: Any, __: str, event: EventDict) -> EventDict:
     if given:
         error = given[1] if isinstance(given, tuple) else given
         error = error if isinstance(error, BaseException) else sys.exc_info()[1]
-        event["error"] = [type(each).__name__ for each in _chain(error)]
-        event["raised_at"] = _places(error)
+        event |= told(error)
     return event
+
+
+def told(error: BaseException | None) -> dict[str, list[str]]:
+    """Return what a log may say of an exception: its types, causes' included, and its place."""
+    types = [type(each).__name__ for each in _chain(error)]
+    return {"error": types, "raised_at": _places(error)}
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

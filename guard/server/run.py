@@ -14,10 +14,10 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import uvicorn
 from prometheus_client import disable_created_metrics
 
+from guard.log import Log
 from guard.server import logs
 from guard.server.app import create_app
 from guard.server.scripted import Delivery, ScriptedApp
@@ -37,7 +37,7 @@ _PAUSE: Final = 0.012
 _CANCEL_SECONDS: Final = 1
 """How long requests that are cut off at the end of the grace period have to clean up."""
 
-_log = structlog.get_logger("guard")
+_log: Final = Log()
 
 
 def run(

@@ -150,3 +150,32 @@ class TestSession:
         assert line["error"] == ["RuntimeError"]
         assert MARKER not in stream.getvalue() + answer.text
         assert sys.exc_info() == (None, None, None)
+
+
+class TestEmbedded:
+    """An app inside a program that configures its own logging, or none."""
+
+    def test_where_events_go(
+        self,
+        serve: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """They go to the logger `guard`, without any text, and none to standard output."""
+        from guard.server import checks
+
+        def crash(_: object) -> None:
+            raise RuntimeError(MARKER)
+
+        caplog.set_level("INFO", "guard")
+        monkeypatch.setattr(checks, "verdict_body", crash)
+        answer = serve().post("/v1/guard/check", json={"response": MARKER})
+        assert answer.status_code == 500
+        messages = [each.getMessage() for each in caplog.records if each.name == "guard"]
+        events = [message.partition(" ")[0] for message in messages]
+        assert events == ["guard.request_failed", "guard.request"]
+        assert "error=['RuntimeError']" in messages[0]
+        assert f"request_id='{answer.headers['x-request-id']}'" in messages[0]
+        assert MARKER not in caplog.text
+        assert "guard.request" not in capfd.readouterr().out
