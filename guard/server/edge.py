@@ -5,6 +5,7 @@ This module does not know why a request is refused or what it asks for.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -16,6 +17,7 @@ from guard.log import Log
 from guard.server import logs
 from guard.server.errors import REQUEST_ID, Refused, respond
 from guard.server.keys import CALLER
+from guard.server.load import stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -66,6 +68,10 @@ class Edge:
                 await self._app(scope, receive, answer.send)
             except Refused as refusal:
                 await answer.give_up(refusal, receive)
+            except asyncio.CancelledError:
+                # The server ends, and what runs with it.
+                await answer.cut_off(receive)
+                raise
             except Exception as error:  # noqa: BLE001  # whatever it is, the client gets an answer
                 _log.error("guard.request_failed", **logs.told(error))
                 message = "something went wrong here; the log has it by the request's id"
@@ -133,6 +139,11 @@ class _Answer:
         if self._started:
             raise refusal
         await respond(self._scope, refusal)(self._scope, receive, self.send)
+
+    async def cut_off(self, receive: Receive) -> None:
+        """Answer that the server stops; an answer that has begun stays without an end."""
+        if not self._started:
+            await self.give_up(stopping(), receive)
 
 
 def route_of(scope: Scope) -> str:

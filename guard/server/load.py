@@ -52,7 +52,7 @@ class Load:
             Refused: there is none, or the server stops.
         """
         if self.draining:
-            raise Refused(503, "the server is stopping: try again", "draining", CLOSE)
+            raise stopping()
         if self.in_flight + self.waiting >= self._settings.max_in_flight + self._settings.max_queue:
             raise _overloaded()
         self.waiting += 1
@@ -95,6 +95,11 @@ class Load:
     def drop(self, size: int) -> None:
         """Count `size` bytes less."""
         self.held -= size
+
+
+def stopping() -> Refused:
+    """Return the refusal of a request that comes too late, or takes too long to end in time."""
+    return Refused(503, "the server is stopping: try again", "draining", CLOSE)
 
 
 def _overloaded() -> Refused:

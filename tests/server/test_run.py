@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -151,6 +152,21 @@ class TestStopping:
             server.ended(15)
             events = {event["event"]: event for event in server.events()}
             assert events["guard.cut_off"]["waiting"] == 1
+
+    def test_what_is_cut_off_is_told(self) -> None:
+        """A request without an answer reads that the server stops, and so does the log."""
+        with (
+            running(GUARD_GRACE_SECONDS="0.5") as server,
+            half_sent(server, b'{"response": "Fine."}') as line,
+        ):
+            server.process.send_signal(signal.SIGTERM)
+            answer = b"".join(iter(partial(line.recv, 65_536), b"")).decode()
+            assert answer.startswith("HTTP/1.1 503 ")
+            assert "\r\nretry-after: 1\r\n" in answer
+            assert json.loads(answer.partition("\r\n\r\n")[2])["error"]["code"] == "draining"
+            server.ended(15)
+            (seen,) = [e for e in server.events() if e["event"] == "guard.request"]
+            assert seen["status"] == 503
 
     def test_twice(self) -> None:
         """A second signal does not wait."""
