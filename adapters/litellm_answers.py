@@ -21,7 +21,7 @@ from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfi
 from litellm.types.utils import ModelResponse, ModelResponseStream
 from pydantic import BaseModel
 
-from guard.adapters.turns import plain
+from guard.adapters.turns import lone_parts, plain
 from guard.wire.formats import FORMATS, Call, format_of
 from guard.wire.parts import BodyError, written
 from guard.wire.sse import Event, Parser
@@ -45,7 +45,17 @@ _ASKED: Final = (
 """What of a request says what is asked, in any of the formats."""
 
 _HIDDEN: Final = "_hidden_params"
-"""Where LiteLLM keeps headers and costs of an answer that is a plain dictionary."""
+"""Where LiteLLM keeps headers and costs of an answer, and what a provider said besides."""
+
+_OF_LITELLM: Final = frozenset(
+    {
+        *("additional_headers", "headers", "optional_params", "usage"),
+        *("api_base", "region_name", "custom_llm_provider", "model", "litellm_model_name"),
+        *("model_id", "received_model_id", "litellm_call_id", "cache_key", "cache_hit"),
+        *("response_cost", "created_at", "_response_ms", "callback_duration_ms"),
+    }
+)
+"""What LiteLLM itself says there; all else may be a provider's, such as thoughts and citations."""
 
 
 def form_of(answer: object, route: str | None) -> Format | None:
@@ -191,6 +201,7 @@ class StreamedAnswer:
         return waiting[1]
 
     def _made(self, document: Json) -> Any:
+        document.pop(_HIDDEN, None)
         if self._call.form.name == "responses":
             kind = OpenAIResponsesAPIConfig.get_event_model_class(str(document.get("type")))
             return kind.model_validate(document)
@@ -201,29 +212,52 @@ class StreamedAnswer:
         made = ModelResponseStream(**document)
         if self._waiting:
             # LiteLLM puts chunks in order by what it keeps there.
-            made._hidden_params = dict(self._waiting[0][1]._hidden_params)  # noqa: SLF001
+            made._hidden_params = _kept(self._waiting[0][1]._hidden_params)  # noqa: SLF001
         return made
 
 
 def _document(answer: Any) -> Json:
-    """Return an answer or a chunk as JSON."""
+    """Return an answer or a chunk as JSON, with what a provider says in its hidden parameters."""
+    hidden = _hidden(answer)
     if isinstance(answer, dict):
         answer = {key: value for key, value in answer.items() if key != _HIDDEN}
     shown = plain(answer)
     # Whatever else it may be is judged as a text, and passes only as a whole.
-    return shown if isinstance(shown, dict) else {"content": shown}
+    document = shown if isinstance(shown, dict) else {"content": shown}
+    said = [part.text for part in lone_parts(hidden, _OF_LITELLM)]
+    known = {part.text for part in lone_parts(document)} if said else set()
+    # What stands in the answer, too, is judged there, and may be rewritten there.
+    more = [text for text in said if text not in known]
+    return document | {_HIDDEN: more} if more else document
+
+
+def _hidden(answer: Any) -> Json:
+    """Return the hidden parameters of an answer, empty where it has none."""
+    found = answer.get(_HIDDEN) if isinstance(answer, dict) else getattr(answer, _HIDDEN, None)
+    return found if isinstance(found, dict) else {}
+
+
+def _kept(hidden: Json) -> Json:
+    """Return what is kept of hidden parameters where an answer reads otherwise than it came."""
+    return {key: value for key, value in hidden.items() if key in _OF_LITELLM}
 
 
 def _refill(answer: Any, document: Json) -> None:
     """Write a document into an answer."""
+    document.pop(_HIDDEN, None)
+    hidden = _hidden(answer)
+    kept = _kept(hidden)
+    # Others hold on to the very dictionary.
+    hidden.clear()
+    hidden.update(kept)
     if isinstance(answer, BaseModel):
         made = type(answer)(**document)
         for name in ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__"):
             object.__setattr__(answer, name, getattr(made, name))
         return
-    kept = {_HIDDEN: answer[_HIDDEN]} if _HIDDEN in answer else {}
+    beside = {_HIDDEN: answer[_HIDDEN]} if _HIDDEN in answer else {}
     answer.clear()
-    answer.update(document | kept)
+    answer.update(document | beside)
 
 
 def _failed(message: str, call: Call) -> APIError:

@@ -14,6 +14,7 @@ pytest.importorskip("litellm", reason="litellm is not installed")
 import litellm
 import openai
 
+from guard.adapters.litellm import GuardedCompletions
 from guard.errors import InputError
 from guard.exchange import Choice
 from guard.journal.store import Journal
@@ -127,6 +128,70 @@ class TestRefusals:
         whole = await subject.llm.acompletion(**options)
         assert whole.choices[0].message.content == "[blocked]"
         assert backend.requests == []
+
+
+class TestHiddenParameters:
+    """What LiteLLM keeps beside an answer, where a provider's own texts stand once more."""
+
+    @pytest.fixture
+    def ask_claude(
+        self, backend: ScriptedApp, make_guard: Callable[..., Guard]
+    ) -> Callable[..., Any]:
+        """Return what asks a backend of Anthropic's format, of which LiteLLM keeps thoughts."""
+
+        def completion(answer: Choice, *, guarded: bool = True) -> Any:
+            subject = Subject((answer,), make_guard() if guarded else None, backend)
+            more = {"model": "anthropic/m", "api_base": backend.url}
+            return subject.llm.completion(**subject.options(**more))
+
+        return completion
+
+    def test_of_a_blocked_answer(self, ask_claude: Callable[..., Any]) -> None:
+        """Nothing of it stands there; what LiteLLM says of the call does."""
+        bad = Choice(FINE, reasoning="I zblock here.")
+        assert "zblock" in repr(ask_claude(bad, guarded=False)._hidden_params)
+        said = ask_claude(bad)
+        assert said.choices[0].message.content == "[blocked]"
+        assert "zblock" not in repr(said._hidden_params)
+        assert said._hidden_params["litellm_call_id"]
+
+    def test_of_a_rewritten_answer(self, ask_claude: Callable[..., Any]) -> None:
+        """The provider's own words are gone, and the answer is no worse for them."""
+        said = ask_claude(Choice("They zredact well.", reasoning="Shade, so ferns."))
+        assert said.choices[0].message.content == "They [redacted: to redact] well."
+        assert "zredact" not in repr(said._hidden_params)
+
+    def test_of_an_answer_that_passes(self, ask_claude: Callable[..., Any]) -> None:
+        """They are what they are without the guard."""
+        fine = Choice(FINE, reasoning="Shade, so ferns.")
+        plain, given = (ask_claude(fine, guarded=guarded) for guarded in (False, True))
+        kept = [said._hidden_params["provider_specific_fields"] for said in (plain, given)]
+        assert kept[0] == kept[1]
+        assert "Shade, so ferns." in repr(kept)
+        assert given._hidden_params.keys() == plain._hidden_params.keys()
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_text_that_stands_nowhere_else(
+        self,
+        make_guard: Callable[..., Guard],
+        stream: bool,  # noqa: FBT001  # a parameter
+    ) -> None:
+        """It is judged like any other text of the answer."""
+        kind = litellm.ModelResponseStream if stream else litellm.ModelResponse
+        place = "delta" if stream else "message"
+        said = kind(choices=[{"index": 0, "finish_reason": "stop", place: {"content": FINE}}])
+        said._hidden_params = {"model_id": "m", "grounding": [{"text": "I zblock here."}]}
+
+        def completion(**_: Any) -> Any:
+            return iter([said]) if stream else said
+
+        owner = types.SimpleNamespace(completion=completion, acompletion=completion)
+        llm: Any = GuardedCompletions(make_guard(), owner)
+        given = llm.completion(model="m", messages=ASKED, stream=stream)
+        listed = list(given) if stream else [given]
+        shown = repr([(vars(each), each._hidden_params) for each in listed])
+        assert "[blocked]" in shown
+        assert "zblock" not in shown
 
 
 class TestAnswers:
