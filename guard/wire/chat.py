@@ -50,17 +50,21 @@ def parts(document: Json, place: str) -> Iterator[Part]:
     """Yield the texts of a response (`place` is `message`) or of an event (`delta`)."""
     other = Channel("choices[0].other", "content", 0, "")
     yield from others(document, other, ("choices",))
-    choices = document.get("choices")
-    for entry in choices if isinstance(choices, list) else [choices]:
+    for entry in _listed(document):
         yield from _entry(entry, place) if isinstance(entry, dict) else others(entry, other)
 
 
 def entries(document: Json) -> Iterator[tuple[int, Json]]:
     """Yield every choice of a document with its index."""
-    choices = document.get("choices")
-    for entry in choices if isinstance(choices, list) else []:
+    for entry in _listed(document):
         if isinstance(entry, dict):
             yield index_of(entry), entry
+
+
+def _listed(document: Json) -> list[Any]:
+    """Return the choices of a document; one that stands there without a list is the only one."""
+    choices = document.get("choices")
+    return choices if isinstance(choices, list) else [choices]
 
 
 def index_of(entry: Json) -> int:
@@ -192,7 +196,8 @@ def _call(value: Any, name: str, key: str, index: int, other: Channel) -> Iterat
     # A call whose name comes before its arguments waits with them.
     channel = Channel(f"{name}.{key}", "tool_call", index, "", tool=tool)
     yield Part(channel, text if isinstance(text, str) else "", setter(value, key))
-    yield from others(value, other, ("name", key) if isinstance(text, str) else ("name",))
+    read = {name for name, said in (("name", tool), (key, text)) if said and isinstance(said, str)}
+    yield from others(value, other, read)
     yield from others(tool, other)
 
 

@@ -578,6 +578,30 @@ class TestLeaks:
             choice = {"index": 0, "message": {"content": "Yes"}, "logprobs": tokens}
             assert "zblock" not in json.dumps(whole({"choices": [choice]}))
 
+    @pytest.mark.parametrize("name", [["a zblock"], {"text": "a zblock"}, 0.5, None])
+    @pytest.mark.parametrize("said", ["arguments", "input"])
+    def test_a_tool_whose_name_is_no_text(
+        self, through: Pass, whole: Callable[..., Json], name: Any, said: str
+    ) -> None:
+        """What stands in its place is judged like every other value."""
+        call = {
+            "index": 0,
+            "function" if said == "arguments" else "custom": {"name": name, said: ""},
+        }
+        left = whole({"choices": [{"index": 0, "message": {"tool_calls": [call]}}]})
+        left_too = through(sse(chunk(delta(tool_calls=[call], finish="tool_calls"))))
+        assert "zblock" not in json.dumps(left) + left_too.decode()
+        assert ("tool_calls" in left["choices"][0]["message"]) == (name in (0.5, None))
+
+    def test_a_choice_without_a_list(self, through: Pass, whole: Callable[..., Json]) -> None:
+        """Its tokens are held to its text as those of any choice are."""
+        token = {"token": "zblock", "bytes": None, "logprob": -0.1, "top_logprobs": []}
+        beside = {"index": 0, "finish_reason": "stop", "logprobs": {"content": [token]}}
+        left = whole({"choices": beside | {"message": {"content": "Yes"}}})
+        left_too = through(sse(chunk() | {"choices": beside | {"delta": {"content": "Yes"}}}))
+        assert "zblock" not in json.dumps(left) + left_too.decode()
+        assert left["choices"]["message"] == {"content": "Yes"}
+
     def test_key_that_stands_twice(self, through: Pass, whole: Callable[..., Json]) -> None:
         """What a second key hides from one reader is not shown to another."""
         twice = b'{"choices":[{"index":0,"delta":{"content":"a zblock","content":"Yes."}}]}'
