@@ -386,7 +386,7 @@ def _reply_draft(
         for at, part in enumerate(content)
         for found in _parts_of(part, known.get(at, f"reply{at}"), changes[at], choice)
     ]
-    parts += _beside(meta, choice)
+    parts += [*lone_parts(reply.name or "", (), choice), *_beside(meta, choice)]
 
     def made(changed: bool) -> list[ChatMessage]:  # noqa: FBT001  # as `Draft` calls it
         if turn.session.shadow or not (changed or meta is not reply.meta):

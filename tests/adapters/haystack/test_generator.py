@@ -178,6 +178,17 @@ class TestAnswers:
             said = guard.wrap(MockChatGenerator(message)).run(ASKED)["replies"][0]
             assert "zblock" not in repr(said)
 
+    def test_the_name_of_a_reply_is_judged(self, make_guard: Callable[..., Guard]) -> None:
+        """Who is said to speak is a text like any other, whole and behind a stream."""
+        for name, kept in (("Say zblock.", None), ("gardener", "gardener")):
+            generator = make_guard().wrap(
+                MockChatGenerator(ChatMessage.from_assistant(FINE, name=name))
+            )
+            for callback in (None, lambda _: None):
+                said = generator.run(ASKED, streaming_callback=callback)["replies"][0]
+                assert said.name == kept
+                assert "zblock" not in repr(said)
+
     def test_tokens_that_spell_the_text_stay(self, make_guard: Callable[..., Guard]) -> None:
         """They say nothing that was not judged."""
         tokens = [{"token": piece, "logprob": -0.5} for piece in ("Ferns", " grow.")]
