@@ -1,4 +1,4 @@
-"""What the built wheel holds, whatever the checkout's links have become."""
+"""What the built wheel holds, whatever the checkout's links have become, and what it asks for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,3 +44,11 @@ def test_a_checkout_without_links_builds_the_same_wheel(tmp_path: Path) -> None:
     assert built == wheel_files(tmp_path / "linked")
     assert {f"guard/adapters/{file.name}" for file in (ROOT / "adapters").glob("*.py")} <= built
     assert "guard/policies/public.yaml" in built
+
+
+def test_typer_is_new_enough_for_the_commands() -> None:
+    """Options of a few fixed words, which the commands have, are read by Typer from 0.19 on."""
+    declared = [Requirement(line) for line in WheelBuilder(str(ROOT)).metadata.core.dependencies]
+    (typer,) = (one for one in declared if one.name == "typer")
+    assert typer.specifier.contains("0.19.0")
+    assert not typer.specifier.contains("0.18.0")
