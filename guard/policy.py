@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence  # noqa: TC003  # hints are read at run time
 from functools import partial
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -213,9 +214,10 @@ def schema_text() -> str:
 
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Put what a model's docstring says about each key where editors show it."""
-    summary, _, rest = (model.__doc__ or "").partition("\n\n    Attributes:\n")
+    # Python 3.13 and newer keep docstrings without the indentation of their code.
+    summary, _, rest = cleandoc(model.__doc__ or "").partition("\n\nAttributes:\n")
     schema["description"] = summary.strip()
-    for entry in re.findall(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", rest, re.MULTILINE):
+    for entry in re.findall(r"^ {4}(\w+): ((?:.+\n?)(?: {8}.+\n?)*)", rest, re.MULTILINE):
         text = " ".join(entry[1].split())
         schema["properties"][entry[0]]["description"] = text[0].upper() + text[1:]
 

@@ -15,6 +15,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from inspect import cleandoc
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
@@ -190,9 +191,10 @@ def described(schema: dict[str, Any], models: Iterable[type[Record]]) -> dict[st
     """Return a JSON schema with what the models' docstrings say, where editors show it."""
     for model in models:
         part = schema["$defs"].get(model.__name__, schema)
-        summary, _, rest = (model.__doc__ or "").partition("\n\n    Attributes:\n")
+        # Python 3.13 and newer keep docstrings without the indentation of their code.
+        summary, _, rest = cleandoc(model.__doc__ or "").partition("\n\nAttributes:\n")
         part["description"] = summary.strip()
-        for name, text in re.findall(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", rest, re.MULTILINE):
+        for name, text in re.findall(r"^ {4}(\w+): ((?:.+\n?)(?: {8}.+\n?)*)", rest, re.MULTILINE):
             words = " ".join(text.split())
             part["properties"][name]["description"] = words[0].upper() + words[1:]
         for form in part["properties"].values():
