@@ -20,7 +20,7 @@ from guard.errors import InputError, MissingExtraError
 try:
     import anthropic
 
-    from guard.adapters.clients import guarded_client
+    from guard.adapters.clients import guarded_client, options_of
     from guard.wire.transport import Options, Unguardable
 except ImportError as error:
     raise MissingExtraError(error.name or "anthropic", "anthropic") from error
@@ -48,9 +48,9 @@ def wrap(guard: Guard, client: _Client, **options: Any) -> _Client:
         options: `style` and `unguarded`, as in `guard.wire.transport.Options`.
 
     Raises:
-        InputError: it is no such client.
+        InputError: it is no such client, or an option is unknown.
         Refused: (when the client is used) a request cannot be guarded.
     """
     if not isinstance(client, anthropic.Anthropic | anthropic.AsyncAnthropic):
         raise InputError(f"`{type(client).__name__}` is no Anthropic client")
-    return guarded_client(guard, client, Options(unguardable=Refused, **options))
+    return guarded_client(guard, client, options_of(Refused, options))

@@ -6,16 +6,17 @@ This module does not know any SDK by name: both vendors' clients are built alike
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx2
 
 from guard.errors import InputError
-from guard.wire.transport import AsyncGuardTransport, GuardTransport
+from guard.wire.transport import AsyncGuardTransport, GuardTransport, Options, Unguardable
+from guard.wrapping import refuse_unknown
 
 if TYPE_CHECKING:
     from guard.engine import Guard
-    from guard.wire.transport import Options
 
 _Client = TypeVar("_Client")
 
@@ -35,6 +36,20 @@ def guarded_client(guard: Guard, client: _Client, options: Options) -> _Client:
     http = _guarded(guard, sdk._client, client, options)  # noqa: SLF001
     twin: _Client = sdk.with_options(http_client=http)
     return twin
+
+
+def options_of(unguardable: type[Unguardable], given: dict[str, Any]) -> Options:
+    """Return the transport's options as a caller gives them.
+
+    Args:
+        unguardable: what is raised where a request cannot be guarded.
+        given: the rest.
+
+    Raises:
+        InputError: one of them is unknown, or has an unknown value.
+    """
+    refuse_unknown(given, {one.name for one in fields(Options)} - {"unguardable"})
+    return Options(unguardable=unguardable, **given)
 
 
 def _guarded(guard: Guard, http: Any, owner: object, options: Options) -> Any:

@@ -21,7 +21,7 @@ from guard.errors import InputError, MissingExtraError
 try:
     import openai
 
-    from guard.adapters.clients import guarded_client
+    from guard.adapters.clients import guarded_client, options_of
     from guard.wire.transport import Options, Unguardable
 except ImportError as error:
     raise MissingExtraError(error.name or "openai", "openai") from error
@@ -56,12 +56,12 @@ def wrap(
         options: `style`, as in `guard.wire.transport.Options`.
 
     Raises:
-        InputError: it is no such client.
+        InputError: it is no such client, or an option is unknown.
         Refused: (when the client is used) a request cannot be guarded.
     """
     if not isinstance(client, openai.OpenAI | openai.AsyncOpenAI):
         raise InputError(f"`{type(client).__name__}` is no OpenAI client")
-    chosen = Options(unguarded=unguarded, unguardable=Refused, **options)
+    chosen = options_of(Refused, {"unguarded": unguarded} | options)
     twin = guarded_client(guard, client, chosen)
     if unguarded == "pass":
         return twin

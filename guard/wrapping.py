@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from guard.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from guard.engine import Guard
 
@@ -51,7 +51,7 @@ def wrap(guard: Guard, target: _Target, **options: Any) -> _Target:
         homes.insert(0, target.__name__)
     for module in filter(None, map(_adapter, homes)):
         adapter: Any = import_module(module)
-        _check(adapter, options)
+        refuse_unknown(options, _options_of(adapter))
         guarded: _Target = adapter.wrap(guard, target, **options)
         return guarded
     raise InputError(
@@ -61,9 +61,12 @@ def wrap(guard: Guard, target: _Target, **options: Any) -> _Target:
     )
 
 
-def _check(adapter: Any, options: Mapping[str, Any]) -> None:
-    """Refuse an option that the adapter does not know; some frameworks would take no notice."""
-    known = _options_of(adapter)
+def refuse_unknown(options: Iterable[str], known: set[str]) -> None:
+    """Refuse an option that an adapter does not know; some frameworks would take no notice.
+
+    Raises:
+        InputError: it says which options there are.
+    """
     for name in options:
         if name not in known:
             taken = ", ".join(f"`{one}`" for one in sorted(known)) or "none"

@@ -7,6 +7,7 @@ import gc
 import io
 import subprocess
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import anthropic
@@ -186,6 +187,15 @@ class TestRefused:
         )
         with pytest.raises(InputError, match=said):
             make_guard().wrap(target, **{name: print})
+
+    @vendors
+    def test_an_unknown_option_of_an_adapter(
+        self, new_client: Make, make_guard: Callable[..., Guard], vendor: str
+    ) -> None:
+        """An adapter that is called by itself says the same as `guard.wrap`."""
+        adapter = import_module(f"guard.adapters.{vendor}")
+        with pytest.raises(InputError, match=r"`on_verdit` \(did you mean `on_verdict`\?\)"):
+            adapter.wrap(make_guard(), new_client(vendor), on_verdit=print)
 
     @pytest.mark.parametrize("module", ["openai", "anthropic", "httpx2", "tenacity"])
     def test_missing_extra(self, module: str) -> None:
