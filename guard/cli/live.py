@@ -157,7 +157,7 @@ def _show(state: LiveState, category: str | None) -> None:
         console.print(_plot(state, plotted))
     latest = state.transitions[-_SHOWN:]
     for alarm in _earlier(state, latest):
-        console.print(_raised(alarm))
+        console.print(_standing(alarm))
     for transition in latest:
         console.print(_line(transition))
     elsewhere = state.alarms.keys() - state.categories.keys()
@@ -266,7 +266,7 @@ def _earlier(state: LiveState, latest: Sequence[Transition]) -> list[Alarm]:
     return sorted(found, key=lambda alarm: alarm.time)
 
 
-def _raised(alarm: Alarm) -> Text:
+def _standing(alarm: Alarm) -> Text:
     from guard.live.alarms import raised  # noqa: PLC0415  # loads numpy
 
     why = raised("", alarm, {}).reason

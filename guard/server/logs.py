@@ -85,11 +85,11 @@ def _exceptions(_: Any, __: str, event: EventDict) -> EventDict:
     if given:
         error = given[1] if isinstance(given, tuple) else given
         error = error if isinstance(error, BaseException) else sys.exc_info()[1]
-        event |= told(error)
+        event.update(told(error))
     return event
 
 
-def told(error: BaseException | None) -> dict[str, list[str]]:
+def told(error: BaseException | None) -> dict[str, Any]:
     """Return what a log may say of an exception: its types, causes' included, and its place."""
     types = [type(each).__name__ for each in _chain(error)]
     return {"error": types, "raised_at": _places(error)}

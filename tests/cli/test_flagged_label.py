@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from guard import labelled
+from guard import file_locks, labelled
 from guard.audit import lines
 from guard.cli.flagged import app
 from guard.journal.store import Journal
@@ -258,7 +258,7 @@ class TestRefused:
         """Labels are not written where nobody would find them."""
         keep("You fool.")
         file = tmp_path / "labels"
-        whole, removed = lines.try_lock, list[bool]()
+        whole, removed = file_locks.try_lock, list[bool]()
 
         def late(opened: int) -> bool:
             file.unlink()

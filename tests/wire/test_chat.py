@@ -595,7 +595,7 @@ class TestLeaks:
 
     def test_a_choice_without_a_list(self, through: Pass, whole: Callable[..., Json]) -> None:
         """Its tokens are held to its text as those of any choice are."""
-        token = {"token": "zblock", "bytes": None, "logprob": -0.1, "top_logprobs": []}
+        token: Json = {"token": "zblock", "bytes": None, "logprob": -0.1, "top_logprobs": []}
         beside = {"index": 0, "finish_reason": "stop", "logprobs": {"content": [token]}}
         left = whole({"choices": beside | {"message": {"content": "Yes"}}})
         left_too = through(sse(chunk() | {"choices": beside | {"delta": {"content": "Yes"}}}))
