@@ -29,6 +29,7 @@ from guard.detectors.pooling import CLOSING, Pooling
 from guard.encoding import Encoder
 from guard.errors import ModelError
 from guard.memory import give_back
+from guard.text.frames import unframed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,8 +132,8 @@ class Classifier:
         """Return a finding per category of the passage's side, over the whole unit.
 
         The model reads left context and unit, never the look-ahead. Where the unit fills
-        several windows, the highest logit counts. Behind the last unit of several it reads the
-        text's end once more as a whole, for the categories whose pooling wants it.
+        several windows, or is read twice, the highest logit counts. Behind the last unit of several
+        it reads the text's end once more as a whole, for the categories whose pooling wants it.
         """
         heads = [head for head in self._heads if CATEGORIES[head.category].side == passage.side]
         # Both are about responses alone.
@@ -200,20 +201,30 @@ class Classifier:
     def closing(self, prompt: str, text: str) -> NDArray[np.float32] | None:
         """Return the logit per label of a complete answer's end, read as one unit.
 
+        As `judge` reads it, without its format, too.
+
         `None` for a model that was not made to read so much at once.
         """
-        window = self._encoder.encode_closing(prompt, text)
-        if window is None:
+        bare = unframed(text)
+        texts = [text] if bare is None else [text, bare[0]]
+        windows = [self._encoder.encode_closing(prompt, each) for each in texts]
+        passes = [self._graph.run(w.ids, w.types).logits for w in windows if w is not None]
+        if not passes:
             return None
-        logits = self._graph.run(window.ids, window.types).logits
-        return np.asarray(_log_odds(logits[None])[0] if self._exclusive else logits, np.float32)
+        scores = np.stack(passes)
+        scores = _log_odds(scores) if self._exclusive else scores
+        return np.asarray(_highest(scores), np.float32)
 
     def judge(self, prompt: str, text: str, side: Side = "response", start: int = 0) -> Judged:
         """Return logits and embeddings of a unit, from one pass of the model.
 
-        The unit is `text[start:]`; what stands before it is context.
+        The unit is `text[start:]`; what stands before it is context. A response that stands in a
+        format (`guard.text.frames`) is read without it, too.
         """
         encoded = self._encoder.encode(prompt, text, side, start)
+        bare = unframed(text, start) if side == "response" else None
+        if bare is not None:
+            encoded += self._encoder.encode(prompt, bare[0], side, bare[1])
         passes = [self._graph.run(window.ids, window.types) for window in encoded]
         scores = np.stack([given.logits for given in passes])
         if self._exclusive:

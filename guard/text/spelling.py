@@ -204,7 +204,7 @@ def _unjoined(draft: Draft) -> Draft:
     throughout = sum(certain) >= _THROUGHOUT
     edits: list[Edit] = []
     for (run, words), sure in zip(read, certain, strict=True):
-        if sure or (throughout and _are_known(words)):
+        if sure or (throughout and are_known(words)):
             at = run.start()
             for word in words[:-1]:
                 at += len(word)
@@ -229,7 +229,7 @@ def _words_of_hump(hump: str) -> list[str]:
 def _is_sentence(run: str, words: Sequence[str]) -> bool:
     """Return whether the words of a run are surely a sentence's."""
     long = len(run) >= _RUN_MINIMUM and len(words) >= _RUN_WORDS
-    return long and _little(words) >= _LITTLE_WORDS and _are_known(words)
+    return long and _little(words) >= _LITTLE_WORDS and are_known(words)
 
 
 def _little(words: Iterable[str]) -> int:
@@ -237,7 +237,7 @@ def _little(words: Iterable[str]) -> int:
     return sum(_stem(word) in _LITTLE for word in words)
 
 
-def _are_known(words: Sequence[str]) -> bool:
+def are_known(words: Sequence[str]) -> bool:
     """Return whether four of five words are known; figures count on neither side."""
     plain = [_stem(word) for word in words if not word.isdigit()]
     return 5 * sum(map(_known, plain)) >= 4 * len(plain) > 0

@@ -309,6 +309,31 @@ class TestBundled:
         each = np.stack([given.logits for given in passes])
         assert bundled.logits("", text).tolist() == each.max(axis=0).tolist()
 
+    def test_a_format_hides_nothing(self, bundled: Classifier) -> None:
+        """Grim words in JSON, in tags or in a log score at least as high as bare ones nearly do."""
+        sentences = [sentence + "." for sentence in (GRIM * 4).split(".") if sentence.strip()]
+        plain = evidence(bundled, " ".join(sentences))["harassment"]
+        for text in (
+            "".join(f'<li class="x{n}"><b>{s}</b></li>' for n, s in enumerate(sentences)),
+            json.dumps([{"step": n, "text": s.strip()} for n, s in enumerate(sentences)]),
+            "&nbsp;".join(" ".join(sentences).split()),
+            "\n".join(f"2026-03-04 12:00:0{n},107 INFO app {s}" for n, s in enumerate(sentences)),
+        ):
+            assert evidence(bundled, text)["harassment"] > plain - 0.5
+            closing = bundled.closing("", text)
+            assert closing is not None
+            written = bundled._encoder.encode_closing("", text)
+            assert written is not None
+            assert (closing >= bundled._graph.run(written.ids, written.types).logits).all()
+
+    def test_what_stands_in_a_tag_is_read(self, bundled: Classifier) -> None:
+        """The reading without the format stands beside the text and never in its place."""
+        text = f'<p title="{GRIM.strip()}">{BENIGN}</p>' * 3
+        (window, *_) = bundled._encoder.encode("", text)
+        given = bundled._graph.run(window.ids, window.types).logits
+        assert len(bundled.judge("", text).windows) > len(bundled._encoder.encode("", text))
+        assert (bundled.logits("", text) >= given).all()
+
     def test_threads_get_what_one_thread_gets(self, bundled: Classifier) -> None:
         """Scores are the same in every thread and in every run, to the last bit."""
         passages = [Passage((BENIGN + GRIM)[n:], prompt="?" * (n % 3)) for n in range(24)]
