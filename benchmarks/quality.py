@@ -16,6 +16,7 @@ the 32-bit graph (`--float`), which training leaves in its `--work` folder.
     parity       int8 against the 32-bit graph: ranking, verdicts
     stream       units as in a stream against whole-text passes of the same weights
     obfuscation  what is still caught once the text is hidden in many ways
+    formats      what is still caught once the text stands in JSON, HTML, a log
     speed        time per window against the processor's floor and against other graphs
     memory       resident memory, size of the files
 
@@ -101,6 +102,7 @@ def _measures(given: argparse.Namespace, folder: Path) -> dict[str, Callable[[],
         "calibration": partial(quality_parts.calibration, bench),
         "stream": partial(quality_parts.stream, bench),
         "obfuscation": partial(quality_parts.obfuscation, bench),
+        "formats": partial(quality_parts.formats, bench),
     }
     if "parity" in given.part and given.float is None:
         say("parity is left out: name the 32-bit graph with --float")

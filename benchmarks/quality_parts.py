@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -33,6 +34,7 @@ from quality_figures import (
     share,
     threshold,
 )
+from quality_formats import FORMATS
 from quality_scores import each
 from quality_sets import (
     ATTACKS,
@@ -61,7 +63,7 @@ from quality_sets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -419,8 +421,9 @@ def _whole_passes(
 def obfuscation(bench: Bench) -> dict[str, Any]:
     """Measure what is still caught of what was caught, once the text is hidden."""
     kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    changes = {kind: partial(hidden, kind=kind) for kind in KINDS}
     for files, category in OBFUSCATED:
-        for kind, entry in _hidden(bench, files, category).items():
+        for kind, entry in _hidden(bench, files, category, changes).items():
             kept[kind].append({"set": files, "category": category} | entry)
         say(f"obfuscation {files}")
     calm = [row for name in OBFUSCATED_BENIGN for row in bench.rows(name, bench.part(16))]
@@ -462,11 +465,42 @@ def _group(kind: str) -> str:
     return "trained" if kind in TRAINED else "undone, never trained"
 
 
-def _hidden(bench: Bench, files: str, category: str) -> dict[str, dict[str, Any]]:
-    """Return per kind how many of the rows that are caught in the clear are still caught."""
+def formats(bench: Bench) -> dict[str, Any]:
+    """Measure what is still caught of what was caught, once it stands in a format."""
+    kept: dict[str, list[dict[str, Any]]] = {name: [] for name in FORMATS}
+    changes = {name: partial(formatted, name=name) for name in FORMATS}
+    for files, category in OBFUSCATED:
+        for name, entry in _hidden(bench, files, category, changes, 25).items():
+            kept[name].append({"set": files, "category": category} | entry)
+        say(f"formats {files}")
+    calm = [row for name in OBFUSCATED_BENIGN for row in bench.rows(name, bench.part(16))]
+    calm = [row for row in calm if (row["response"] or "").strip()]
+    entries = []
+    for name in FORMATS:
+        verdicts = bench.scorer.verdicts([formatted(row, name) for row in calm])
+        acted = share(sum(map(_acts, verdicts)), len(verdicts))
+        entry = {"format": name, "sets": kept[name], "benign": acted}
+        entries.append(entry | _summed(kept[name]))
+    clean = bench.scorer.verdicts(calm)
+    return {
+        "entries": entries,
+        "benign_clean": share(sum(map(_acts, clean)), len(clean)),
+        "rate": _RATE,
+        "checks": [],
+    }
+
+
+def _hidden(
+    bench: Bench,
+    files: str,
+    category: str,
+    changes: Mapping[str, Callable[[Row], Row]],
+    divisor: int = 10,
+) -> dict[str, dict[str, Any]]:
+    """Return per change how many of the rows that are caught in the clear are still caught."""
     scorer = bench.scorer
     rows = [row for row in bench.rows(files, bench.part(2)) if certain(row, category)]
-    risky = [row for row in rows if row["labels"][category] >= 0.5][: bench.part(10) or None]
+    risky = [row for row in rows if row["labels"][category] >= 0.5][: bench.part(divisor) or None]
     fine = [row for row in rows if row["labels"][category] < 0.5]
     if not risky or not fine:
         return {}
@@ -476,8 +510,8 @@ def _hidden(bench: Bench, files: str, category: str) -> dict[str, dict[str, Any]
     found = {}
     above = scorer.scores(risky, category) > bar
     acted = _reached(scorer.risks(risky, category), act)
-    for kind in KINDS:
-        changed = [hidden(row, kind) for row in risky]
+    for kind, change in changes.items():
+        changed = [change(row) for row in risky]
         still = scorer.scores(changed, category) > bar
         still_acted = _reached(scorer.risks(changed, category), act)
         found[kind] = {
@@ -496,6 +530,11 @@ def _summed(kept: list[dict[str, Any]]) -> dict[str, Any]:
         measure: share(sum(e[measure]["hits"] for e in kept), sum(e[measure]["rows"] for e in kept))
         for measure in ("rate", "act")
     }
+
+
+def formatted(row: Row, name: str) -> Row:
+    """Return a row whose response stands in a format."""
+    return row | {"response": FORMATS[name](row["response"] or "")}
 
 
 def hidden(row: Row, kind: str) -> Row:

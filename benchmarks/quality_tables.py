@@ -20,6 +20,7 @@ PARTS: Final = (
     "parity",
     "stream",
     "obfuscation",
+    "formats",
     "speed",
     "memory",
 )
@@ -281,6 +282,19 @@ def _obfuscation(part: Part) -> str:
     )
 
 
+def _formats(part: Part) -> str:
+    return _section(
+        "Formats",
+        "The same for texts that nobody hides, in formats in which products hand them out. Benign "
+        f"answers in the clear are acted on in {_share(part['benign_clean'])}.",
+        f"| format | kept at {part['rate']:.0%} FPR | kept at the act limit | benign acted on |",
+        (
+            f"| {e['format']} | {_share(e['rate'])} | {_share(e['act'])} | {_share(e['benign'])} |"
+            for e in part["entries"]
+        ),
+    )
+
+
 def _speed(part: Part) -> str:
     names = list(part["entries"][0]["milliseconds"])
     peaks = part["peaks"]
@@ -319,6 +333,7 @@ _SECTIONS: Final[Mapping[str, Callable[[Part], str]]] = {
     "parity": _parity,
     "stream": _stream,
     "obfuscation": _obfuscation,
+    "formats": _formats,
     "speed": _speed,
     "memory": _memory,
 }

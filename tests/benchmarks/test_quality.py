@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import quality_sets
 from guard.loading import BUNDLED_MODEL
 from guard.training.obfuscate import KINDS
 from quality_figures import average_precision, recall_at, roc, share
+from quality_formats import FORMATS
 from quality_plots import Axis, lines_svg
 from quality_scores import Scorer
 from quality_sets import Rows, Set, Target, labelled
@@ -61,6 +63,20 @@ class TestFigures:
     def test_a_share_of_nothing_is_unknown(self) -> None:
         """Without rows the interval is everything."""
         assert share(0, 0)["interval"] == [0.0, 1.0]
+
+
+class TestFormats:
+    """What stands around a plain answer."""
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_every_word_is_still_said(self, name: str) -> None:
+        """Only what stands around them, and how letters are written, differs."""
+        said = "Water the fern on Monday. Don't drown it: a cup is enough.\n\nTurn it on Friday."
+        numbers = re.compile(r"\\u([0-9a-f]{4})")
+        shown = html.unescape(numbers.sub(lambda m: chr(int(m[1], 16)), FORMATS[name](said)))
+        shown = shown.replace("\\n", "\n")
+        assert shown != said
+        assert set(re.findall(r"[A-Za-z']+", said)) <= set(re.findall(r"[A-Za-z']+", shown))
 
 
 class TestRows:
