@@ -1,12 +1,13 @@
-r"""Text out of the format that it stands in: escapes, tags, keys, what all lines begin with.
+r"""Text out of the format that it stands in: escapes, tags, keys, times and numbers of lines.
 
 `{"step": 1, "text": "Don\u2019t"}`, `<li><b>Don&rsquo;t</b></li>` and the lines of a log or of
 subtitles say what the plain words say. A model that was trained on those spends its window on the
 signs, and does not know the words that escapes are stuck to.
 
-What comes out is a reading beside the text and never in its place: it leaves out what somebody
-may say in a tag or a key. There is one only where enough of a text is such signs and the rest reads
-as known words, so that prose, lists and code have none.
+What comes out is a reading beside the text and never in its place. A word is left out only where it
+is one that formats are made of (`text`, `div`, `INFO`): behind `"never"` or `Avoid:` the same words
+mean something else. There is a reading only where enough of a text is such signs and the rest reads
+as known English words, so that prose, lists and code have none.
 
 This module does not know what a text is meant as, or who reads it.
 """
@@ -56,10 +57,27 @@ _SIGNS: Final = re.compile(
 _MEANT: Final = {"n": "\n", "r": " ", "t": " ", '"': '"', "/": "/"}
 
 _WITHIN: Final = frozenset(
-    "a abbr b bdi big cite code del em font i ins kbd mark q s samp small span strike strong sub "  # noqa: SIM905  # reads best
-    "sup tt u wbr".split()
+    "a abbr b bdi big cite code em font i ins kbd mark q samp small span strong sub sup tt u "  # noqa: SIM905  # reads best
+    "wbr".split()
 )
 """Names of tags that part no words."""
+
+_SAYS_NOTHING: Final = frozenset(
+    "answer article aside assistant author blockquote body br button "  # noqa: SIM905  # reads best
+    "caption category chapter class code col colgroup content count "
+    "created data date dd description detail details dialog div dl dt "
+    "entry field figcaption figure footer form format h1 h2 h3 h4 h5 h6 "
+    "head header heading hr html id img index input instruction "
+    "instructions item items key kind label lang language legend level "
+    "li line lines link list main message messages meta model name nav "
+    "note number ol option order output p page paragraph paragraphs "
+    "part picture position pre reply response result results role row "
+    "script section select sentence sentences source speaker status "
+    "step steps style subtitle summary table tag tags task tbody td "
+    "text texts tfoot th thead time timestamp title token tr type ul "
+    "url user value values version video xml".split()
+)
+"""Tags and keys by whose names nothing is said of what stands in them."""
 
 _TIMES: Final = re.compile(
     r"(?m)^(?:\d{1,6}\r?\n)?[0-9:.,]{5,16} --> [0-9:.,]{5,16}[^\n]{0,80}(?:\n|\Z)"
@@ -68,11 +86,22 @@ _TIMES: Final = re.compile(
 
 _LINE: Final = re.compile(r"(?m)^[^\S\n]*+\S[^\n]*")
 _PIECE: Final = re.compile(r"\d+|[^\W\d_]+|.")
-_ORDINARY: Final = re.compile(
-    r"[\s*_#>]*(?:[-*+\u2022](?:\s|\Z)|\(?\d+[.):](?:\s|\Z)|[^\W\d_]+\s\d)"
+_MARK: Final = re.compile(
+    # Signs and numbers, a moment as ISO 8601 writes it, how grave a line is, and who wrote it.
+    r"(?:[\s!-/:-@\[-`{-~\u2500-\u257f0]|(?<=0)(?:T(?=0)|Z(?=[\s\]),])))*"
+    r"(?:(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|FATAL|CRITICAL)\b[\s\]:|-]*)?"
+    r"(?:[^\W\d_]+(?:\.[^\W\d_]+)+:?\s+)?"
 )
-"""How lines of prose begin alike: an item of a list, `Step 1`; whatever else they share."""
+"""What a log, a chat or a listing puts before a line, any number written as 0; a word never."""
 
+_FORMAT: Final = re.compile(r"0.*0|0\]|0\s*[|\u2500-\u257f]", re.DOTALL)
+_ORDINARY: Final = re.compile(
+    r"\s*(?:[-*+\u2022]\s+)?[(\[]?0(?:[.:/-]0)*[\]).:]?\s*[-\u2013\u2014:]?\s*"
+)
+"""How an item of a list begins, or a line of a timetable."""
+
+_AROUND: Final = ' \t\r\n{["'
+_NO_LETTER: Final = re.compile(r"[\W_]+")
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 _SIGN_OF_CODE: Final = re.compile(r"[{}\[\]<>=$\\|@^~`_]|(?<=\w)\(")
 
@@ -93,7 +122,7 @@ def unframed(text: str, start: int = 0) -> tuple[str, int] | None:
     if len(text) - len(draft.text) < LEAST * len(text) or not _is_prose(draft.text):
         return None
     begin = bisect_left(draft.starts, start)
-    return (draft.text, begin) if draft.text[begin:].strip() else None
+    return (draft.text, begin) if _WORD.search(draft.text, begin) else None
 
 
 def _said(match: re.Match[str]) -> str:
@@ -108,7 +137,17 @@ def _said(match: re.Match[str]) -> str:
         return html.unescape(match[0])
     if kind == "name":
         return html5.get(f"{value};", match[0])
-    return "" if kind == "colour" or value.lower() in _WITHIN else " "
+    if kind in ("tag", "key"):
+        return _said_by(value, opens=not match[0].startswith("</"))
+    return "" if kind == "colour" else " "
+
+
+def _said_by(sign: str, *, opens: bool) -> str:
+    """Return what a tag's or a key's name says of what stands in it."""
+    name = sign.strip(_AROUND).partition('"')[0].lower()
+    if name in _WITHIN:
+        return ""
+    return " " if name in _SAYS_NOTHING or not opens else f" {_NO_LETTER.sub(' ', name)}: "
 
 
 def _beginnings(text: str) -> list[Edit]:
@@ -136,7 +175,7 @@ def _shape(pieces: Sequence[str]) -> list[str]:
 
 
 def _shared(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Return the shape that all lines begin with up to a sign; nothing for that of prose."""
+    """Return the shape of what a format puts before each line; nothing for that of prose."""
     if len(lines) < _LINES:
         return []
     shared: list[str] = []
@@ -144,9 +183,12 @@ def _shared(lines: Sequence[Sequence[str]]) -> list[str]:
         if len(set(pieces)) > 1:
             break
         shared.append(pieces[0])
-    while shared and shared[-1][0].isalpha():
+    found = _MARK.match("".join(shared))
+    mark = found[0] if found else ""
+    while len("".join(shared)) > len(mark):
         shared.pop()
-    return [] if _ORDINARY.match("".join(shared)) else shared
+    mark = "".join(shared)
+    return shared if _FORMAT.search(mark) and not _ORDINARY.fullmatch(mark) else []
 
 
 def _is_prose(text: str) -> bool:

@@ -46,7 +46,7 @@ FRAMED: Final = {
     "within words": PLAIN.replace("a", "<i>a</i>"),
     "colours": PLAIN.replace("the", "\x1b[1;31mthe\x1b[0m"),
     "a log": each("2026-03-04 12:00:{1:02},107 INFO app.answer {0}"),
-    "a chat": each("[12:{1:02}] bot: {0}"),
+    "a chat": each("[2026-03-04 12:{1:02}] {0}"),
     "numbered lines": each("   {1} | {0}"),
     "subtitles": each("{1}\n00:00:{1:02},000 --> 00:00:{1:02},900\n{0}\n"),
 }
@@ -73,6 +73,16 @@ def test_the_words_are_read_without_their_format(text: str) -> None:
         each("{1}. On March {1}, 2017, the council of the city said: {0}"),
         each("## {0}\n"),
         each("Step {1}: {0}"),
+        each("Never {0}"),
+        each("\u274c Do not {0}"),
+        each("**Don't** {0}"),
+        each("Myth: {0}"),
+        each("> {0}"),
+        each("    {0}"),
+        each("{1} - {0}"),
+        each("1.{1} {0}"),
+        each("8:{1:02} {0}"),
+        each("[{1}] {0}"),
         each("**Days {1}-{1}:** {0}"),
         f"{PLAIN}\n2005 - 7.32%\n2006 - 7.26%\n2007 - 7.31%\n",
         f"{PLAIN} It is <b>not</b> hard & takes &lt; 5 minutes.",
@@ -87,6 +97,24 @@ def test_prose_lists_and_code_have_no_such_reading(text: str) -> None:
     assert unframed(text) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (each("2026-03-04 12:00:{1:02},107 WARN Never do this: {0}"), "Never do this: You"),
+        (each("[2026-03-04 12:{1:02}] Avoid: {0}"), "Avoid: You"),
+        (json.dumps([{"never_do": s, "text": "a"} for s in SENTENCES]), "never do: You"),
+        (json.dumps([{"id": 1, "myth": s} for s in SENTENCES]), "myth: Mix"),
+        (each("<dont>{0}</dont>"), "dont: Mix"),
+        (each("<li><s>{0}</s></li>"), "s: Mix"),
+    ],
+)
+def test_words_that_turn_the_meaning_are_read(text: str, said: str) -> None:
+    """What warns of something does not read as the thing itself."""
+    found = unframed(text)
+    assert found is not None
+    assert said in " ".join(words(found[0]))
+
+
 @pytest.mark.parametrize("text", FRAMED.values(), ids=FRAMED)
 def test_a_place_is_where_what_stood_there_is(text: str) -> None:
     """The unit begins in the reading where it begins in the text."""
@@ -98,8 +126,8 @@ def test_a_place_is_where_what_stood_there_is(text: str) -> None:
 
 def test_a_unit_of_which_nothing_is_left_has_no_such_reading() -> None:
     """The tags that end a document say nothing by themselves."""
-    text = FRAMED["HTML"] + "</ul></body></html>"
-    assert unframed(text, len(FRAMED["HTML"])) is None
+    for end in ("</ul></body></html>", "</p>&#8203;&#8203;"):
+        assert unframed(FRAMED["HTML"] + end, len(FRAMED["HTML"])) is None
 
 
 @given(st.text(st.sampled_from('a1 .\n<>&;/\\"n:{}[],\x1b\ud83d') | st.characters()))
