@@ -17,7 +17,6 @@ import re
 import threading
 from dataclasses import dataclass
 from functools import cache, cached_property
-from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Final
 
 from guard.detectors.base import Finding
@@ -35,8 +34,6 @@ _EMPHASIS: Final = re.compile(
     r"""|(?<=[A-Za-z0-9])[_*~]{1,3}(?=[\s"'`)\]}<>.,;:!?|\\]|$)"""
 )
 """Signs around a word, not within a key."""
-
-_SMALL: Final = {ord(letter): letter.lower() for letter in ascii_uppercase}
 
 _log = Log()
 _loading: Final = threading.Lock()
@@ -253,9 +250,8 @@ class PatternDetector:
 
 
 def _small(text: str) -> str:
-    """Return `text`, of the same length, in lower case at least as far as it is ASCII."""
-    small = text.lower()
-    return small if len(small) == len(text) else text.translate(_SMALL)
+    """Return `text` in lower case, of the same length: the one letter that grows is put aside."""
+    return text.replace("\u0130", "\u0131").lower()
 
 
 def _hyperscan() -> Any:

@@ -311,6 +311,12 @@ class TestGate:
         headed = pack(replace(NUMBER, heads=("n-", "nn")))
         assert headed.find(text) == ungated(headed).find(text) != []
 
+    @pytest.mark.parametrize("before", ["", "\u0130stanbul. ", "\u1e9e\u03a3\ud83d "])
+    def test_heads_in_any_script(self, before: str) -> None:
+        """A name that begins with a capital of another script is found behind any letter."""
+        text = f"{before}\u041f\u0430\u0440\u043e\u043b\u044c: hunter2Xk93abQ9z"
+        assert PACKS[0].find(text) == ungated(PACKS[0]).find(text) != []
+
     def test_the_comparison_sees_wrong_heads(self) -> None:
         """Where a match begins otherwise it is not found, so that the two differ."""
         headed = pack(replace(NUMBER, heads=("m-",)))
