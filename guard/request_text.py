@@ -100,8 +100,8 @@ def _entries(block: dict[Any, Any], depth: int, within: _Within) -> Iterator[str
         if not _IDENTIFIER.fullmatch(str(name)):
             yield str(name)
         if str(name).casefold() in _MEDIA:
-            # Plain words look like base64: of what stands there as text only a text is one.
-            yield document_text(inner, UNKNOWN if kind == "text" and document else document)
+            words = kind == "text" and isinstance(inner, str) and _WORDS.search(inner)
+            yield document_text(inner, UNKNOWN if words and document else document)
         if not _is_aside(str(name), inner, carrier=carrier):
             below = _Within(carrier or name in _CARRIERS, document)
             yield from _texts(inner, depth - 1, below)
@@ -180,6 +180,9 @@ _UNBROKEN: Final = re.compile(r"[!-~]{,256}")
 
 _PACKED: Final = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]*|[A-Za-z0-9+/_-]*={0,2}")
 """An address, data in one, or base64."""
+
+_WORDS: Final = re.compile(r"\S[ \t]+\S|\A[^\W\d_]+\Z")
+"""Words, which Base64 would be taken for where nothing but letters and blanks is in them."""
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_$./-]{1,64}")
 """A key that says nothing to a reader."""

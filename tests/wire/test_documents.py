@@ -114,3 +114,5 @@ class TestInMessages:
         source = {"type": "text", "media_type": "text/plain", "data": words}
         assert text_of([{"type": "document", "source": source}]) == words
         assert TEXT in text_of([{"type": "document", "source": source | {"data": PACKED}}])
+        older = base64.b64encode("sow it in f\xfcnf rows".encode("latin-1")).decode()
+        assert "f\xfcnf" in text_of([{"type": "document", "source": source | {"data": older}}])
