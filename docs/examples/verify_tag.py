@@ -7,8 +7,9 @@ python verify_tag.py model.tag release.pub system_prompt=prompt.txt adapter=weig
 import base64
 import hashlib
 import json
+import re
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,11 +17,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-TYPES = {
-    "payloadType": "application/vnd.in-toto+json",
+ENVELOPE = {"payloadType": "application/vnd.in-toto+json"}
+STATEMENT = {
     "_type": "https://in-toto.io/Statement/v1",
     "predicateType": "urn:clearance:risk-tag:v1",
 }
+AHEAD = timedelta(minutes=5)  # the signer's clock may be so much
 
 
 def fail(why: str) -> NoReturn:
@@ -46,19 +48,33 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def deployed_digest(what: str, path: Path) -> str:
-    """Return the digest that a tag has of a system prompt, an adapter or tools."""
+def deployed_digest(what: str, path: Path) -> str | None:
+    """Return the digest that a tag has of a system prompt, an adapter or tools, none of none."""
     if what == "tools":
-        return digest(json.loads(path.read_text("utf-8")))
+        tools = json.loads(path.read_text("utf-8"))
+        return digest(tools) if tools else None
     if what == "adapter" and path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file()]
-        return digest({file.relative_to(path).as_posix(): file_digest(file) for file in files})
+        below = list(path.rglob("*"))
+        if any(item.is_symlink() and item.is_dir() for item in below):
+            fail("the adapter holds a link to a directory, whose files nobody hashes")
+        files = {
+            item.relative_to(path).as_posix(): file_digest(item) for item in below if item.is_file()
+        }
+        return digest(files) if files else fail("the adapter's directory is empty")
     return file_digest(path)
+
+
+def moment(text: str) -> datetime:
+    """Return a time in the one form that a tag has."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text, re.ASCII):
+        fail(f"{text!r} is no time")
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 def signed(envelope: dict[str, Any], key: Ed25519PublicKey) -> bytes:
     """Return the payload, which the key's owner has signed."""
-    kind, payload = envelope["payloadType"].encode(), base64.b64decode(envelope["payload"])
+    kind = envelope["payloadType"].encode()
+    payload = base64.b64decode(envelope["payload"], validate=True)
     message = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
     for signature in envelope["signatures"]:
         try:
@@ -78,7 +94,8 @@ def claims(statement: dict[str, Any]) -> dict[str, Any]:
         fail("it is about another model than its profile")
     if said["profile_digest"] != digest(said["profile"]):
         fail("it holds another profile than its digest says")
-    if not said["not_before"] <= f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}" < said["not_after"]:
+    begin, end = moment(said["not_before"]), moment(said["not_after"])
+    if not begin - AHEAD <= datetime.now(UTC) < end or begin >= end:
         fail(f"it is good from {said['not_before']} until {said['not_after']}")
     return said
 
@@ -90,8 +107,9 @@ def main(tag: str, public: str, *deployed: str) -> None:
         fail("the key is no Ed25519 key")
     envelope = json.loads(Path(tag).read_bytes(), object_pairs_hook=once)
     statement = json.loads(signed(envelope, key), object_pairs_hook=once)
-    if any((envelope | statement).get(name) != value for name, value in TYPES.items()):
-        fail("it is another kind of statement")
+    for part, kinds in ((envelope, ENVELOPE), (statement, STATEMENT)):
+        if any(part.get(name) != value for name, value in kinds.items()):
+            fail("it is another kind of statement")
     said = claims(statement)
     for what, _, path in (item.partition("=") for item in deployed):
         if said["profile"]["fingerprint"][what] != deployed_digest(what, Path(path)):

@@ -785,6 +785,7 @@ class TestWithoutClearance:
         twice = signed(stated.replace('{"_type"', '{"_type":"x","_type"').encode())
         other = signed(fresh.payload, "text/plain")
         moved = signed(stated.replace('"profile_digest":"', '"profile_digest":"0').encode())
+        renamed = signed(stated.replace('"name":"helper-7b"', '"name":"helper-9b"').encode())
         assert "has not signed it" in verify(foreign)
         assert "is good from" in verify(
             sign(PROFILE, PUBLIC, KEY, validity=DAYS, now=NOW - 10 * DAYS)
@@ -792,6 +793,57 @@ class TestWithoutClearance:
         assert "there twice" in verify(twice)
         assert "another kind" in verify(other)
         assert "another profile" in verify(moved)
+        assert "another model" in verify(renamed)
+
+    @pytest.mark.parametrize(
+        ("before", "after"), [("_type", "type"), ("predicateType", "predicate_type")]
+    )
+    def test_what_is_not_signed_counts_for_nothing(
+        self, before: str, after: str, verify: Callable[..., str]
+    ) -> None:
+        """Kinds are looked for where they belong: beside a statement anybody can write them."""
+        stated = sign(PROFILE, PUBLIC, KEY, validity=DAYS).payload.decode()
+        kind = json.loads(stated)[before]
+        tag = signed(stated.replace(f'"{before}":', f'"{after}":').encode())
+
+        class Loose:
+            @staticmethod
+            def write(path: Path) -> None:
+                tag.write(path)
+                path.write_text(json.dumps(json.loads(path.read_text()) | {before: kind}))
+
+        assert "another kind" in verify(Loose())
+
+    def test_a_statement_says_nothing_of_its_envelope(self, verify: Callable[..., str]) -> None:
+        """What was signed as another kind stays one, whatever it holds."""
+        stated = json.loads(sign(PROFILE, PUBLIC, KEY, validity=DAYS).payload)
+        stated["payloadType"] = "application/vnd.in-toto+json"
+        assert "another kind" in verify(signed(json.dumps(stated).encode(), "text/plain"))
+
+    @pytest.mark.parametrize("end", ["9", "2999-01-01T00:00:00+00:00", "2999-01-01"])
+    def test_a_time_in_another_form(self, end: str, verify: Callable[..., str]) -> None:
+        """Only one form of a time can be compared."""
+        stated = json.loads(sign(PROFILE, PUBLIC, KEY, validity=DAYS).payload)
+        stated["predicate"]["not_after"] = end
+        assert "is no time" in verify(signed(json.dumps(stated).encode()))
+
+    def test_a_clock_that_is_ahead(self, verify: Callable[..., str]) -> None:
+        """A signer's clock may be some minutes ahead, and no more."""
+        soon = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=3)
+        assert "good: " in verify(sign(PROFILE, PUBLIC, KEY, validity=DAYS, now=soon))
+        late = soon + timedelta(minutes=9)
+        assert "is good from" in verify(sign(PROFILE, PUBLIC, KEY, validity=DAYS, now=late))
+
+    def test_a_link_in_an_adapter(self, verify: Callable[..., str], tmp_path: Path) -> None:
+        """Files behind a link to a directory would be loaded, and hashed by nobody."""
+        adapter, behind = tmp_path / "lora", tmp_path / "behind"
+        adapter.mkdir()
+        behind.mkdir()
+        assert "is empty" in verify(sign(PROFILE, PUBLIC, KEY, validity=DAYS), adapter=adapter)
+        (adapter / "config.json").write_text("{}")
+        (adapter / "more").symlink_to(behind)
+        tag = sign(PROFILE, PUBLIC, KEY, validity=DAYS)
+        assert "a link to a directory" in verify(tag, adapter=adapter)
 
     def test_the_limits(self) -> None:
         """The digest of a class's limits is that of the three keys that the page names."""
