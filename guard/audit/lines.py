@@ -63,7 +63,8 @@ class LineFile:
 
     def __exit__(self, *_: object) -> None:
         # While it is locked, so that nobody else writes into it. On Windows an open file stays.
-        if self._made and not os.fstat(self._file).st_size:
+        empty = not os.fstat(self._file).st_size
+        if self._made and empty and _is_there(self._file, self._path):
             with suppress(OSError):
                 self._path.unlink()
         os.close(self._file)

@@ -2,8 +2,9 @@
 
 Each command lives in a module of its own. This one only mounts them, sends log lines to
 standard error and turns the package's own errors, and results that cannot be written, into a
-message and exit code 2. Where a detector still hangs at the end, it leaves without the
-interpreter's own exit, which could abort and cost the exit code.
+message and exit code 2. Where nobody reads the results any more a command ends without a
+message, with 2 or, where Typer or rich notice it first, 1. Where a detector still hangs at the
+end, it leaves without the interpreter's own exit, which could abort and cost the exit code.
 
 This module does not know what any command does.
 """

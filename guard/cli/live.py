@@ -13,6 +13,7 @@ import json
 import math
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -21,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guard.cli.screen import console, errors, fail, plain, plain_text, reported_errors
+from guard.errors import LiveStoreError
 from guard.percent import reached
 
 if TYPE_CHECKING:
@@ -121,13 +123,14 @@ def clear(
         profile = opened.profile()
         standing = opened.read(profile.digest).alarms if profile else {}
         gone = clear_alarms(opened, standing, category, time=time.time(), by=by, reason=reason)
-        state = read_state(opened)
     if not gone:
         fail("somebody else cleared it just now: look with `guard live show`")
     for transition in gone:
         console.print(_line(transition))
-    if raised := _raised(state, [each.alarm.category for each in gone]):
-        console.print(raised)
+    # It is cleared, whether or not the store still says what else there is.
+    with suppress(LiveStoreError):
+        if raised := _raised(read_state(opened), [each.alarm.category for each in gone]):
+            console.print(raised)
 
 
 def _raised(state: LiveState | None, cleared: Sequence[str]) -> Text | None:
@@ -136,7 +139,8 @@ def _raised(state: LiveState | None, cleared: Sequence[str]) -> Text | None:
     raised = [
         f"{name} {_rate(known[name].prior)} (start {_rate(known[name].start)})"
         for name in cleared
-        if name in known and known[name].prior > known[name].start
+        # As shown: what rounding alone leaves above its start is not raised.
+        if name in known and round(known[name].prior, 4) > round(known[name].start, 4)
     ]
     text = f"priors that stay raised until enough answers are fine: {', '.join(raised)}"
     return plain_text(text) if raised else None
@@ -199,7 +203,7 @@ def _unjudged(state: LiveState) -> Text | None:
         for name, each in state.categories.items()
         if each.evidence and each.evidence.unjudged
     ]
-    text = f"exceedances because a detector failed: {', '.join(shares)}"
+    text = f"exceedances in which a detector failed: {', '.join(shares)}"
     return plain_text(text, style="bold yellow") if shares else None
 
 

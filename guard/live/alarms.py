@@ -30,7 +30,7 @@ class Alarm:
         exceedances: how many of them reached the threshold.
         log_wealth: evidence of the test over the whole life then, in nats.
         nearness: height of the walks then; 1 is the alarm of the test for change.
-        unjudged: how many of the exceedances are ones because a detector failed, so that nobody
+        unjudged: how many of the exceedances are ones in which a detector failed, so that nobody
             knows what those answers were.
     """
 
@@ -139,5 +139,5 @@ def cleared(  # noqa: PLR0913  # a person's act has all of these
 
 def _figures(alarm: Alarm) -> str:
     figures = f"{alarm.exceedances} exceedances in {alarm.exchanges} exchanges"
-    failed = f", {alarm.unjudged} of them because a detector failed" if alarm.unjudged else ""
+    failed = f", {alarm.unjudged} of them with a detector that failed" if alarm.unjudged else ""
     return figures + failed

@@ -38,7 +38,7 @@ class Part:
         ends: each walk's height there, had it begun at 0.
         tops: how high each came above where it began, at least 0.
         peaks: the greatest height of each, had it begun at 0.
-        unjudged: how many of the exceedances are ones because a detector failed.
+        unjudged: how many of the exceedances are ones in which a detector failed.
     """
 
     skipped: int
@@ -82,7 +82,7 @@ class Tally:
         at: the deployment's exchanges up to the last of them.
         heights: each walk's height there.
         peaks: each walk's greatest height.
-        unjudged: how many of the exceedances are ones because a detector failed.
+        unjudged: how many of the exceedances are ones in which a detector failed.
     """
 
     life: int

@@ -222,7 +222,7 @@ def _append(file: int, written: bytes, size: int) -> None:
 def _form(names: Sequence[str]) -> struct.Struct:
     """Return how an exchange is written: the masses' gains, then a byte per category.
 
-    The byte is 1 for an exceedance, 2 for one because a detector failed, else 0.
+    The byte is 1 for an exceedance, 2 for one in which a detector failed, else 0.
     """
     return struct.Struct(f"<{len(names)}d{len(names)}s")
 

@@ -29,7 +29,7 @@ class Evidence:
     Attributes:
         exchanges: how many were counted.
         exceedances: how many of them reached the threshold.
-        unjudged: how many of those did because a detector failed.
+        unjudged: in how many of those a detector failed.
         threshold: evidence from which an exchange counts, in nats.
         tolerated: the tolerated rate of risky answers, in (0, 1).
         null_rate: the highest rate of exceedances that may go with it, in (0, 1).

@@ -45,8 +45,11 @@ HEADERS: Final = ("x-guard-key", "x-api-key", "authorization")
 SHORTEST: Final = 20
 """Characters of the shortest key that is taken; shorter ones could be guessed from the hash."""
 
-_RESERVED: Final = (".localhost", ".internal")
+_RESERVED: Final = (".localhost", ".localdomain", ".internal")
 """Ends of names that nobody can register; containers know their host by such a one."""
+
+_WEB: Final = ("", "http", "https", "ws", "wss")
+"""Schemes of sites' pages, and of none; extensions and programs have others of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +162,7 @@ def _check_local(headers: Headers) -> None:
         Refused: it was not.
     """
     hosts = [_host_of(f"//{host}") for host in headers.getlist("host")]
-    origins = [_host_of(origin) for origin in headers.getlist("origin")]
-    if not all(map(_is_nobodys, hosts)) or not all(map(_is_page_of_this, origins)):
+    if not all(map(_is_nobodys, hosts)) or not all(map(_is_ours, headers.getlist("origin"))):
         raise Refused(
             403,
             "a server without client keys serves this machine alone, and no other site's page: "
@@ -182,8 +184,13 @@ def _is_nobodys(host: str) -> bool:
     return "." not in host or host.endswith(_RESERVED) or _is_address(host)
 
 
-def _is_page_of_this(host: str) -> bool:
-    return is_loopback(host) or host.endswith(".localhost")
+def _is_ours(origin: str) -> bool:
+    """Return whether an origin is a page of this machine, or no site's page at all."""
+    host = _host_of(origin)
+    if is_loopback(host) or host.endswith(".localhost"):
+        return True
+    # A page within a frame that hides where it is from says `null`.
+    return origin.partition(":")[0].lower() not in (*_WEB, "null") and ":" in origin
 
 
 def _is_address(host: str) -> bool:

@@ -155,7 +155,7 @@ class _Alarms(Collector):
     def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
         labels = ["name", "category", "action"]
         text = "1 for each alarm that stands: live state, category and what it does."
-        failed = "Share of its exceedances that are ones because a detector failed, 0 to 1."
+        failed = "Share of its exceedances in which a detector failed, 0 to 1."
         return (
             GaugeMetricFamily("guard_alarm_standing", text, labels=labels),
             GaugeMetricFamily("guard_alarm_unjudged_ratio", failed, labels=labels),

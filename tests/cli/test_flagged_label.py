@@ -252,6 +252,14 @@ class TestRefused:
             assert press(there, keys).exit_code == 0
         assert (there.exists(), (tmp_path / "labels").exists()) == (True, False)
 
+    def test_a_file_that_another_process_put_there_stays(self, tmp_path: Path) -> None:
+        """An editor saves by putting another file in the place of one."""
+        path, saved = tmp_path / "labels", tmp_path / "saved"
+        with lines.LineFile(path, None):
+            saved.write_text("mine")
+            saved.replace(path)
+        assert path.read_text() == "mine"
+
     def test_a_file_that_another_process_removed(
         self, keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

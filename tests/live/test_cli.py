@@ -116,7 +116,7 @@ class TestShow:
         live.close()
 
         shown = run("show", "--store", str(path)).output
-        assert "exceedances because a detector failed: bad_advice 9 of 10\n" in shown
+        assert "exceedances in which a detector failed: bad_advice 9 of 10\n" in shown
         values = json.loads(run("show", "--store", str(path), "--json").stdout)
         assert values["categories"]["bad_advice"]["evidence"]["unjudged"] == 9
 

@@ -81,7 +81,7 @@ class TestAlarm:
         (alarm, reason), count = (found[0].alarm, found[0].reason), found[0].alarm.exceedances
         assert alarm.category == "bad_advice"
         assert alarm.unjudged == count - 1 == events[0]["unjudged"] > 0
-        assert reason.endswith(f"exchanges, {count - 1} of them because a detector failed")
+        assert reason.endswith(f"exchanges, {count - 1} of them with a detector that failed")
         assert Transition.from_dict(json.loads(json.dumps(found[0].as_dict()))) == found[0]
         watched = {n: e.evidence for n, e in live.state().categories.items() if e.evidence}
         assert {n: e.unjudged for n, e in watched.items()} == {

@@ -118,7 +118,7 @@ class TestCounting:
         assert second.state.exchanges == 3
 
     def test_tells_what_nobody_could_judge(self, store: Store) -> None:
-        """Of the exceedances it holds how many are ones because a detector failed."""
+        """Of the exceedances it holds how many are ones in which a detector failed."""
         store.merge("a", 1, batch_of([{"harm"}, {"harm", "leak"}]))
         state = store.merge("a", 2, batch_of([{"leak"}])).state
 

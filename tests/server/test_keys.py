@@ -100,6 +100,8 @@ class TestThisMachine:
             EVIL,
             {"origin": "https://evil.example"},
             {"origin": "null"},
+            {"origin": "evil"},
+            {"origin": "HTTPS://evil.example"},
             {"origin": "http://[", "host": "localhost"},
             {"origin": "https://evil.example", "content-type": "text/plain"},
             {"host": "127.0.0.1.evil.example"},
@@ -128,6 +130,7 @@ class TestThisMachine:
             {"host": "guard"},
             {"host": "192.0.2.7"},
             {"host": "guard.localhost", "origin": "http://guard.localhost"},
+            {"host": "localhost.localdomain", "origin": "vscode-webview://0a1b"},
         ],
     )
     def test_what_is_here(
