@@ -47,9 +47,9 @@ _SHOWN: Final = re.compile(
 _DASHES: Final = dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-")
 
 _CODES: Final = re.compile(
-    r"&#(?:(?P<number>[0-9]{1,7})|[xX](?P<hex>[0-9A-Fa-f]{1,6}));"
-    r"|\\{1,2}(?:u(?P<unit>[0-9A-Fa-f]{4})|u\{(?P<point>[0-9A-Fa-f]{1,6})\}"
-    r"|x(?P<byte>[2-7][0-9A-Fa-f]))"
+    r"&#(?:(?P<number>[0-9]{1,8})|[xX](?P<hex>[0-9A-Fa-f]{1,8}));?"
+    r"|\\{1,4}(?:u(?P<unit>[0-9A-Fa-f]{4})|u\{(?P<point>[0-9A-Fa-f]{1,6})\}"
+    r"|U(?P<long>00[01][0-9A-Fa-f]{5})|x(?P<byte>[2-7][0-9A-Fa-f]))"
 )
 """Characters by their numbers, as HTML, JSON and code write them; JSON within JSON, too."""
 
@@ -60,7 +60,7 @@ def decoded(draft: Draft) -> Draft:
     """Return the draft with characters in the place of their numbers; the same one without any.
 
     For readers of words: whoever sees the text shown, or asks for it so, reads these. Control
-    characters become spaces. Takes time linear in the length.
+    characters below U+0020 become spaces. Takes time linear in the length.
     """
     return draft.replaced([(*m.span(), _character(m), None) for m in _CODES.finditer(draft.text)])
 

@@ -108,6 +108,8 @@ def test_work_grows_with_the_length(piece: str) -> None:
         (r"\u0061\u0062c", "abc"),
         (r"\\u0061 \u{62} \x63", "a b c"),
         ("&#97;&#x62;&#X63;", "abc"),
+        ("&#97&#098 &#00000099;", "ab c"),
+        (r"\\\\u0061 \U00000062", "a b"),
         (r"\u0063af\u00e9 \ud83d\ude00", "caf\u00e9 \U0001f600"),
         (r"a\u000ab\u0000c", "a b c"),
         (r"\u006do\u0064el", "model"),
