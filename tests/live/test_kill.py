@@ -402,16 +402,22 @@ def _shared(state: LiveState) -> dict[str, Any]:
     return values
 
 
+def _stop_delivering(live: LiveRisk) -> None:
+    """Have nobody deliver from now on, as if the process were killed before its next delivery."""
+    assert live._thread is not None
+    live._ends.set()
+    live._thread.join()
+
+
 class TestSpool:
     """What a process leaves."""
 
     def test_is_delivered_by_the_next(self, make_live: Make, tmp_path: Path) -> None:
         """A process that could not close leaves its batch, its log and its alarms."""
         live = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"), action="tighten")
-        live._thread = object()  # type: ignore[assignment]  # nobody delivers
+        _stop_delivering(live)
         for _ in range(50):
             live.observe({"bad_advice": 9.0})
-        live._thread = None
         assert live._spool is not None
         live._spool.close()
         live._spool = None
@@ -498,10 +504,9 @@ os._exit(0)
     def test_survives_a_record_that_was_cut_off(self, make_live: Make, tmp_path: Path) -> None:
         """Half an exchange at the end of a log is none."""
         live = make_live(store=SQLiteStore(tmp_path / "live.sqlite3"))
-        live._thread = object()  # type: ignore[assignment]  # nobody delivers
+        _stop_delivering(live)
         for _ in range(7):
             live.observe({"bad_advice": 9.0})
-        live._thread = None
         assert live._spool is not None
         live._spool.close()
         live._spool = None
