@@ -144,10 +144,14 @@ def _said(match: re.Match[str]) -> str:
 
 def _said_by(sign: str, *, opens: bool) -> str:
     """Return what a tag's or a key's name says of what stands in it."""
-    name = sign.strip(_AROUND).partition('"')[0].lower()
+    name, quoted, value = sign.strip(_AROUND).partition('"')
+    name = name.lower()
     if name in _WITHIN:
         return ""
-    return " " if name in _SAYS_NOTHING or not opens else f" {_NO_LETTER.sub(' ', name)}: "
+    if name in _SAYS_NOTHING or not opens:
+        return " "
+    # A number or `false` beside a key is part of what it says.
+    return f" {_NO_LETTER.sub(' ', name)}: {value.strip(': ')} " if quoted else f" {name}: "
 
 
 def _beginnings(text: str) -> list[Edit]:

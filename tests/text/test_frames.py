@@ -105,6 +105,7 @@ def test_prose_lists_and_code_have_no_such_reading(text: str) -> None:
         (json.dumps([{"never_do": s, "text": "a"} for s in SENTENCES]), "never do: You"),
         (json.dumps([{"id": 1, "myth": s} for s in SENTENCES]), "myth: Mix"),
         (each("<dont>{0}</dont>"), "dont: Mix"),
+        (json.dumps([{"is_safe": False, "text": s} for s in SENTENCES]), "is safe: false Mix"),
         (each("<li><s>{0}</s></li>"), "s: Mix"),
     ],
 )
