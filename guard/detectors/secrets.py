@@ -19,6 +19,7 @@ from collections import Counter
 from functools import cache
 from typing import Any, Final
 
+from guard.detectors.commands import command_patterns
 from guard.detectors.patterns import Pattern, PatternDetector
 
 _KEY: Final = 10.0
@@ -68,6 +69,15 @@ _STAND_IN: Final = re.compile(
     re.IGNORECASE,
 )
 """A value that says what it is."""
+
+_EASY: Final = re.compile(
+    r"(?:foo|bar|baz|qux|asdf|qwerty|letmein|welcome|hello|demo|test|admin|root|guest)[\d_.:!@-]*",
+    re.IGNORECASE,
+)
+"""What stands for any password."""
+
+_SPELT: Final = str.maketrans("01345$@7", "oieassat")
+"""Signs that `p@ssw0rd` has for letters."""
 
 _MINIMUM_ENTROPY: Final = 3.0
 _MINIMUM_CLASSES: Final = 2
@@ -152,6 +162,21 @@ def aws_secret(text: str) -> bool:
 def url_password(text: str) -> bool:
     """Return whether a URL's password is one, and not a placeholder or a public default."""
     return not _PLACEHOLDER.search(text) and not _STAND_IN.fullmatch(text)
+
+
+def typed(text: str) -> bool:
+    """Return whether what stands in a command for a password is one.
+
+    People choose words there that no check of randomness would pass: a letter and a digit, or
+    three kinds of characters, are enough, unless the whole says that it is no password.
+    """
+    plain = text.translate(_SPELT)
+    if any(_STAND_IN.fullmatch(t) or _EASY.fullmatch(t) for t in (text, plain)):
+        return False
+    kinds = (str.islower, str.isupper, str.isdigit, lambda c: not c.isalnum())
+    lower, upper, digit, sign = (any(kind(c) for c in text) for kind in kinds)
+    mixed = (digit and (lower or upper)) or (sign and lower and upper)
+    return mixed and real(text) and not _REFERENCE.fullmatch(text)
 
 
 def entropy(text: str) -> float:
@@ -744,6 +769,7 @@ _PATTERNS: Final = (
         reach=_quoted_end,
         heads=_HEADS,
     ),
+    *command_patterns(typed),
 )
 
 

@@ -318,6 +318,7 @@ IN_CONTEXT: Final[dict[str, tuple[str, str, str]]] = {
     "session_cookie": ("Set-Cookie: session=", make(((LOWER, 32),), "cookie"), "; HttpOnly"),
     "bearer_token": ("Authorization: Bearer ", make(((ALNUM, 24),), "bearer"), '"'),
     "assigned_secret": ("password = '", PASSWORD, "'"),
+    "command_password": ("curl -u clerk:", PASSWORD, " https://mill.dev/grain"),
 }
 """What needs other text around it: before, the secret, after."""
 
@@ -1112,6 +1113,84 @@ CUT: Final = (
     "Xk9,2fLq!aa7Zq",
 )
 """Made-up passwords with signs that end a bare value."""
+
+
+class TestCommand:
+    """Passwords that programs take in options that do not say so."""
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "curl -sS -X POST \\\n  -u 'clerk:{}' https://mill.dev/grain?a=1&b=2",
+            "curl --user=clerk:{} https://mill.dev",
+            "curl --proxy-user clerk:{} https://mill.dev",
+            "http -a clerk:{} GET mill.dev/grain",
+            "sshpass -p '{}' ssh clerk@mill.dev",
+            "sshpass -p{} ssh clerk@mill.dev",
+            "mysql -u clerk -p{} grain",
+            "mysqldump --single-transaction -uclerk -p{} grain > grain.sql",
+            "redis-cli -h cache -a {} ping",
+            "docker login -u clerk -p {} registry.mill.dev",
+            "mongosh -u clerk -p {}",
+            "sqlcmd -S db -U clerk -P {}",
+            "ldapsearch -x -D cn=clerk -w {} -b dc=mill",
+            "smbclient //mill/grain -U 'clerk%{}'",
+            'unzip -P "{}" grain.zip',
+            "7z x -p{} grain.7z",
+            "winrs -r:mill -u:clerk -p:{} dir",
+            "net use Z: \\\\mill\\grain {} /user:clerk",
+            "net user clerk {} /add",
+            "echo '{}' | sudo -S reboot",
+            "echo 'clerk:{}' | sudo chpasswd",
+            "echo {} | docker login -u clerk --password-stdin",
+        ],
+    )
+    @pytest.mark.parametrize("value", ["harvest9", "Barley!Oats", password("long", 40)])
+    def test_is_found(self, command: str, value: str) -> None:
+        """Whatever the program, and where people chose the password, too."""
+        text = f"Run this:\n\n    {command.format(value)}\n"
+        assert ("command_password", value) in found(text)
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "curl -u user:password https://mill.dev",
+            "curl -u username:api_token2 https://mill.dev",
+            "curl -u clerk:p4ssw0rd https://mill.dev",
+            'curl -u "$USER1:${PASS1}" https://mill.dev',
+            "curl -u admin:Admin123 localhost",
+            "curl -u clerk https://mill.dev/a1b2c3d4",
+            "millmap -u http://192.168.7.7:8080/grain -v",
+            "mysql -u root -p grain2024",
+            "mysql -uroot -p$PASS1 grain",
+            "docker login -u foo -p bar12345",
+            "docker run -p 8080:80 -u 1000:1000a mill",
+            "ssh -p 22022 clerk@mill.dev",
+            "mkdir -p grain1/oats2",
+            "unzip -P secret grain.zip",
+            "sshpass -p your_password1 ssh mill",
+            "sqlcmd -U clerk -P <YourStrong!Passw0rd>",
+            "echo barley5oats | sudo tee /etc/mill",
+        ],
+    )
+    def test_no_password(self, command: str) -> None:
+        """Placeholders, variables, what everybody writes, and options that mean something else."""
+        assert found(command) == []
+
+    def test_a_long_token_is_found_whole(self) -> None:
+        """Some services make tokens of two hundred characters for what takes a password."""
+        value = password("a service's", 192)
+        for command in (f"curl -u clerk:{value} x", f"redis-cli -a '{value}'"):
+            assert ("command_password", value) in found(command)
+
+    def test_what_is_quoted_may_have_spaces(self) -> None:
+        """Only the quotation mark ends it."""
+        assert found("mysql -p'Barley & 2 Oats' grain") == [("command_password", "Barley & 2 Oats")]
+
+    def test_the_program_must_be_near(self) -> None:
+        """An option in another command, or further behind than commands are long, is none."""
+        assert found(f"curl https://mill.dev\ngrind -u clerk:{PASSWORD}") == []
+        assert found(f"curl https://mill.dev {'a ' * 120} -u clerk:{PASSWORD}") == []
 
 
 class TestWholeValue:
