@@ -1,8 +1,9 @@
-"""Personal data: e-mail, phone, payment card, IBAN, national identity numbers, IP address.
+"""Personal data: e-mail, phone, payment card, IBAN, identity and document numbers, IP address.
 
 Numbers that carry a checksum are confirmed by it. Identity numbers that are nothing but
 digits need a word before them that says what they are, since one number in ten or eleven
-passes a single check digit by chance. Documentation values (RFC 2606 names, RFC 5737 and
+passes a single check digit by chance; passports and driving licences, which share no checksum, are
+such right behind what they are called. Documentation values (RFC 2606 names, RFC 5737 and
 RFC 3849 addresses, 555-01xx numbers), private or loopback addresses, public resolvers,
 freephone numbers and role mailboxes are nobody's. Test cards count: nothing about such a
 number says that it is one.
@@ -180,6 +181,15 @@ def ip_address(text: str) -> bool:
         return False
     host = not text.endswith(".0") if address.version == 4 else int(address) >> 125 == 1
     return host and address.is_global and not address.is_multicast and address not in _RESOLVERS
+
+
+def document(text: str) -> bool:
+    """Passport or driving licence, which have no checksum that all share.
+
+    At least two digits, and not those that everybody counts where a specimen is wanted.
+    """
+    found = "".join(map(str, digits(text)))
+    return len(found) >= 2 and len(set(text)) > 3 and not (len(found) > 5 and found in _COUNTED)
 
 
 def us_ssn(text: str) -> bool:
@@ -430,11 +440,43 @@ _NO_DATE: Final = (
 )
 """Neither a date nor an ISSN nor a span of years."""
 
-_NO_VERSION: Final = "".join(
-    f"(?<!{re.escape(word + gap)})"
-    for word in ("ersion", "ersions", "elease", "uild", "ection", "hapter", "igure", "able", "ver.")
-    for gap in (" ", ": ", "=", ' = "', '="', '": "', '("')
+_NAMED: Final = (" ", ": ", "=", ' = "', '="', '": "', '("')
+
+
+def _not_behind(words: tuple[str, ...], gaps: tuple[str, ...]) -> str:
+    """Return the look-arounds for what is none right behind one of the words."""
+    return "".join(f"(?<!{re.escape(word + gap)})" for word in words for gap in gaps)
+
+
+_NO_VERSION: Final = _not_behind(
+    (
+        *("ersion", "ersions", "elease", "uild", "ection", "hapter", "igure", "able", "ver."),
+        *("ernel", "irmware", "Linux"),
+    ),
+    _NAMED,
 )
+_NO_FILE: Final = r"(?!\.(?:tar|t?gz|zip|deb|rpm|whl|jar|dll|exe|msi|apk|iso|img)\b)"
+"""Not the version in a package's name."""
+
+_NO_PART: Final = _not_behind(
+    (
+        "art",
+        "art number",
+        "art no.",
+        "art No.",
+        "SKU",
+        "odel",
+        "odel number",
+        "odel no.",
+        "atalog number",
+    ),
+    (*_NAMED, " #"),
+)
+"""Not the number of a part, which manufacturers write likewise."""
+
+_NUMBER: Final = r"(?:[ -]?(?:no\.?|nr\.?|num(?:ber|mer|\u00e9ro)|n\u00famero|#))?"
+_SAYS: Final = r"(?:\s?[:#=|]| is| was| ist| lautet)?\s{1,3}[*`\"'(\[]{0,3}\Z"
+
 
 _PATTERNS: Final = (
     Pattern(
@@ -509,7 +551,7 @@ _PATTERNS: Final = (
         r"[A-Za-z]{2}\d{2}[ -]?[A-Za-z0-9]",
         iban,
     ),
-    _numbered("us_ssn", r"\d{3}-\d{2}-\d{4}", us_ssn, evidence=_STRUCTURED),
+    _numbered("us_ssn", rf"{_NO_PART}\d{{3}}-\d{{2}}-\d{{4}}", us_ssn, evidence=_STRUCTURED),
     _numbered("us_ssn", r"\d{3} ?\d{2} ?\d{4}", us_ssn, r"\bssn\b|social security", _STRUCTURED),
     Pattern(
         "uk_nino",
@@ -609,10 +651,27 @@ _PATTERNS: Final = (
         r"(?:\bhetu\b|henkil.{1,2}tunnus|identity code|finnish)",
     ),
     Pattern(
+        "passport",
+        r"(?<![\w-])(?=[A-Z]{0,8}\d)[A-Z0-9]{7,9}(?![\w-])",
+        _STRUCTURED,
+        r"(?i:passport|reisepass|passeport|pasaporte)",
+        document,
+        context=rf"\b(?:passport|reisepass|passeport|pasaporte){_NUMBER}{_SAYS}",
+    ),
+    Pattern(
+        "driving_licence",
+        r"(?<![\w-])(?=[A-Z]{0,5}\d)(?:[A-Z0-9]{7,18}|[A-Z]\d{2,4}(?:-\d{2,6}){2,4})(?![\w-])",
+        _STRUCTURED,
+        r"(?i:driv|f.{1,2}hrerschein|permis de|conducir)",
+        document,
+        context=r"(?:\bdriv(?:er'?s?|ers'|er\u2019s|ing) licen[cs]e|\bf.{1,2}hrerschein|"
+        rf"\bpermis de conduire|\b(?:licencia|permiso|carn.{{1,2}}t?) de conducir){_NUMBER}{_SAYS}",
+    ),
+    Pattern(
         "ip_address",
         # Four numbers may also be a version or a section.
         rf"(?<![\w.]){_NO_VERSION}"
-        r"(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d|-[A-Za-z])",
+        rf"(?:\d{{1,3}}\.){{3}}\d{{1,3}}(?![\w.]*\d|-[A-Za-z]){_NO_FILE}",
         _ADDRESS,
         r"\d\.\d{1,3}\.\d{1,3}\.\d",
         ip_address,

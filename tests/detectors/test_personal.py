@@ -51,6 +51,12 @@ OTHERS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "uk_nino": ("", ("AB 12 34 56 C", "JG103759A"), ("DB123456C", "GB123456C", "AB123456E")),
     "australian_medicare": ("Medicare ", ("2123 45670 1", "2123456701"), ("2123 45671 1",)),
     "indian_pan": ("PAN ", ("AFZPK7190K",), ("AFZXK7190K", "AFZPK0000K")),
+    "passport": ("passport no. ", ("533380006", "C01X00T47"), ("PERSONAL", "1234567890", "A12")),
+    "driving_licence": (
+        "driver's license: ",
+        ("MORGA657054SM9IJ", "B072RRE2I55", "D642-1180-5543"),
+        ("MORGANIA", "D1234567"),
+    ),
     "ip_address": ("", ("81.2.69.142", "2a00:1450:4001:81b::200e"), ("81.2.69.256", "1:2:3:4:5:6")),
 }
 """Kinds that are told by their form: words before, what is one, and what is none."""
@@ -615,6 +621,38 @@ class TestIpAddress:
     )
     def test_other_numbers_with_dots_or_colons(self, text: str) -> None:
         """Versions, sections, hardware addresses, times and names in code are none."""
+        assert found(text) == []
+
+
+class TestDocuments:
+    """Passports and driving licences."""
+
+    @pytest.mark.parametrize(
+        "before",
+        [
+            "Her passport number is ",
+            "Passport: ",
+            "Reisepassnummer: ",
+            "| Passport # | ",
+            "passeport num\u00e9ro ",
+        ],
+    )
+    def test_any_name_will_do(self, before: str) -> None:
+        """What a passport is called, in some languages, with or without a word for number."""
+        assert ("passport", "X4RTBPFW4") in found(f"{before}X4RTBPFW4.")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Your passport is valid until 20310407.",
+            "The passport number is on page 2.",
+            "Passport No: 123456789",
+            "The driving licence counter is in room B2041177.",
+            "The driver's license number field takes A-Z and 0-9.",
+        ],
+    )
+    def test_talk_about_them_is_none(self, text: str) -> None:
+        """Only what stands right behind the name, and is no specimen, is one."""
         assert found(text) == []
 
 
