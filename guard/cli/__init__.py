@@ -114,9 +114,22 @@ def _run() -> int:
         _tell(str(error))
         return FAILED
     except SystemExit as ended:
+        if _closed(ended):
+            raise BrokenPipeError from ended
         # Typer ends every command so, with a number.
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return 0
+
+
+def _closed(ended: SystemExit) -> bool:
+    """Return whether a command ended since nobody reads its output.
+
+    Typer and `rich` end it with 1 then, which says here that something is not good.
+    """
+    why: BaseException | None = ended
+    while why is not None and not isinstance(why, BrokenPipeError):
+        why = why.__context__
+    return ended.code == 1 and why is not None
 
 
 def _tell(message: str) -> None:
