@@ -13,7 +13,7 @@ import logging  # noqa: F401  # registered before us, it locks behind us: calls 
 import os
 import threading
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Engine
+    from sqlalchemy.pool import Pool
 
 PATIENCE: Final = 5.0
 """Seconds that a fork waits for calls under way; who takes longer waits for a server or a file."""
@@ -89,7 +90,20 @@ class _Calls:
 def _begin_forked() -> None:
     _calls.forget()
     for engine in _inherited:
+        _keep_for_good(engine.pool)
         engine.dispose(close=False)
+
+
+def _keep_for_good(pool: Pool) -> None:
+    """Have no one collect a pool, not even the interpreter's end, which would close what is in it.
+
+    To close a SQLite connection is as unsafe as to use it anywhere but where it was opened.
+    """
+    import ctypes  # noqa: PLC0415  # nobody needs it who does not fork
+
+    # Only CPython has it.
+    with suppress(AttributeError):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))
 
 
 _inherited: Final[WeakSet[Engine]] = WeakSet()

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import finalize
 
 import platformdirs
 from sqlalchemy import (
@@ -175,6 +176,8 @@ class Journal:
             if not reading:
                 _prepare_file(self._url)
             self._engine = _reader(self._url) if reading else _engine(self._url)
+            # Whoever drops a journal unclosed leaves no connection to the garbage collector.
+            finalize(self, self._engine.dispose)
             try:
                 self._prepare_tables(reading=reading)
             except BaseException:

@@ -13,6 +13,7 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import finalize
 
 from sqlalchemy import (
     Column,
@@ -153,6 +154,8 @@ class SQLiteStore:
             if not self._path.exists():
                 self._path.touch(mode=0o600)
             self._engine = forget_at_fork(_engine(self._path))
+        # Whoever drops a store unclosed leaves no connection to the garbage collector.
+        finalize(self, self._engine.dispose)
         with self._writing() as connection:
             _metadata.create_all(connection)
         with self._errors():

@@ -77,6 +77,17 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def alone(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run `script` after `PRELUDE` in a process in which every warning is an error."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + script, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+
+
 def ids(journal: Journal, **filters: Any) -> list[str]:
     """Return the ids of the rows that match, in the order in which they come."""
     return [record.id for record in journal.list(**filters)]
@@ -460,6 +471,25 @@ sys.stdin.read()
         assert journal.count() == 2
         journal.close()
 
+    def test_dropped_unclosed(self, tmp_path: Path, row: Maker) -> None:
+        """A journal that is merely dropped closes its file at once, as `close` does."""
+        journal = Journal(tmp_path / "journal.sqlite3")
+        journal.write(row())
+        assert len(list(tmp_path.iterdir())) == 3  # with the log and its index
+        del journal
+        assert [path.name for path in tmp_path.iterdir()] == ["journal.sqlite3"]
+
+    def test_unclosed_at_the_end(self, tmp_path: Path) -> None:
+        """A process that ends with an open journal has no warning of it, and leaves one file."""
+        script = """
+kept = [Journal(sys.argv[1])]
+kept[0].write(row())
+kept.append(kept)  # so that it lives to the very end
+"""
+        ended = alone(script, tmp_path / "journal.sqlite3")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert [path.name for path in tmp_path.iterdir()] == ["journal.sqlite3"]
+
 
 class TestAtOnce:
     """Many writers at a time."""
@@ -530,6 +560,24 @@ sys.exit(any(os.waitpid(child, 0)[1] for child in children))
         assert parent.returncode == 0
         with closing(Journal(shared_url)) as journal:
             assert journal.count() == 81
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no `fork` on this system")
+    def test_a_forked_process_closes_nothing_of_its_parent(self, tmp_path: Path) -> None:
+        """No connection is closed but where it was opened, not even at a child's end."""
+        script = """
+import gc
+journal = Journal(sys.argv[1])
+journal.write(row())
+child = os.fork()
+gc.collect()
+journal.write(row())
+if child:
+    sys.exit(os.waitpid(child, 0)[1])
+"""
+        ended = alone(script, tmp_path / "journal.sqlite3")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        with closing(Journal(tmp_path / "journal.sqlite3")) as journal:
+            assert journal.count() == 3
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no `fork` on this system")
     def test_forked_while_others_write(self, shared_url: str) -> None:
@@ -672,6 +720,7 @@ class TestReading:
         script = """
 from typer.testing import CliRunner
 from guard.cli import flagged
+from guard.journal import export
 list = ["list", "--json", "--journal"]
 CliRunner().invoke(flagged.app, [*list, "sqlite://"])  # loads all while this user may
 if os.geteuid() == 0:

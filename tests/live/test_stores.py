@@ -198,6 +198,14 @@ class TestFile:
         away.rename(path)
         assert store.merge("one", 2, batch_of([["harm"]])).state.exchanges == 2
 
+    def test_dropped_unclosed(self, tmp_path: Path) -> None:
+        """A store that is merely dropped closes its file at once, as `close` does."""
+        store = SQLiteStore(tmp_path / "live.sqlite3", "chat")
+        store.merge("one", 1, batch_of([["harm"]]))
+        assert len(list(tmp_path.iterdir())) == 3  # with the log and its index
+        del store
+        assert [path.name for path in tmp_path.iterdir()] == ["live.sqlite3"]
+
 
 class TestHistory:
     """What is kept."""
