@@ -55,10 +55,18 @@ def protect(guard: Guard, function: Any, *, on_block: OnBlock) -> Any:
 
 def _plain(function: Any) -> Any:
     """Return the function or method behind partials and objects with `__call__`."""
-    while not inspect.isroutine(function):
-        is_partial = isinstance(function, functools.partial)
-        function = function.func if is_partial else function.__call__
+    while (inner := _inner(function)) is not None:
+        function = inner
     return function
+
+
+def _inner(function: Any) -> Any:
+    """Return what a partial or an object with `__call__` calls, `None` of what is neither."""
+    if isinstance(function, functools.partial):
+        return function.func
+    # Whatever can be bound, as partials from Python 3.14 on, passes for a routine.
+    calls = inspect.isfunction(type(function).__call__)
+    return function.__call__ if calls or not inspect.isroutine(function) else None
 
 
 def _wrapper(plain: Callable[..., Any]) -> Callable[..., Any]:

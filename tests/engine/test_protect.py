@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import typing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -100,6 +100,30 @@ class CallAspeak(Clerk):
     """An object to call and iterate over asynchronously."""
 
     __call__ = Clerk.aspeak
+
+
+class Bound:
+    """An object that can be a method: it is bound where it is an attribute of a class."""
+
+    def __get__(self, instance: object, owner: type) -> Self:
+        """Return itself."""
+        return self
+
+
+class BoundSay(Bound, CallSay):
+    """An object to call."""
+
+
+class BoundAsay(Bound, CallAsay):
+    """An object to call and await."""
+
+
+class BoundSpeak(Bound, CallSpeak):
+    """An object to call and iterate over."""
+
+
+class BoundAspeak(Bound, CallAspeak):
+    """An object to call and iterate over asynchronously."""
 
 
 SHAPES: dict[str, tuple[Any, Any, Any, Any]] = {
@@ -210,6 +234,11 @@ class TestShapes:
             assert protected.__annotations__["return"] == plain.__annotations__["return"]
             assert protected.__doc__ == plain.__doc__
         assert typing.get_type_hints(guard.protect(say)) == {"prompt": str, "return": str}
+
+    async def test_objects_that_can_be_methods(self, guard: Guard) -> None:
+        """So is an object that a class would bind, as one that wraps methods must be."""
+        for function in (BoundSay(), BoundAsay(), BoundSpeak(), BoundAspeak()):
+            assert await delivered_by(guard.protect(function), "redact") == REDACTED
 
     def test_an_object_lends_nothing_else(self, guard: Guard) -> None:
         """What an object to call has of its own is not copied to the wrapper."""
