@@ -4,18 +4,24 @@ Detectors run on the guard's own few threads under the class's time limit. Whate
 wrong in a detector or in the journal becomes a failure in an `Outcome` and never an
 exception or an all-clear.
 
+A stream that is half read when the process ends has its row closed before the interpreter goes
+down: later a row cannot be written, and whoever tried may crash.
+
 This module does not know how a unit is judged or mended (`guard.channel_run`).
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
+import os
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from guard.assess import Failure
 from guard.errors import JournalError
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from guard.detectors.base import Detector, Finding, Passage
     from guard.journal.record import Record
     from guard.journal.store import Journal
+    from guard.session import Session
     from guard.steps import Ask, Steps
     from guard.workers import Job
 
@@ -95,6 +102,14 @@ class Driver:
         self._timeout = timeout
         self._redactor = redactor or _unredacted
         self._workers = Workers()
+        # The last to register goes first: before what delivers the live risk or closes journals.
+        atexit.unregister(_abandon_all)
+        atexit.register(_abandon_all)
+
+    def watch(self, session: Session) -> Session:
+        """Return `session`; where the process ends before it does, its row is closed first."""
+        _under_way[session] = (self, os.getpid())
+        return session
 
     def advance(self, steps: Steps) -> str | None:
         """Answer `steps` until some text may leave; return it, `None` at their end."""
@@ -228,6 +243,24 @@ class _Tally:
             statuses={name: status for name, (status, _, _) in answers.items()},
             failures=tuple(failures),
         )
+
+
+_under_way: Final[WeakKeyDictionary[Session, tuple[Driver, int]]] = WeakKeyDictionary()
+
+
+def _abandon_all() -> None:
+    for known in _under_way.keyrefs():
+        # Another thread, which the end will stop, may be in the middle of it.
+        with contextlib.suppress(Exception):
+            if (session := known()) is not None:
+                _end(session, *_under_way[session])
+
+
+def _end(session: Session, driver: Driver, process: int) -> None:
+    if process == os.getpid():
+        driver.run(session.abandon())
+    else:
+        session.leave()
 
 
 async def _undisturbed(work: Coroutine[None, None, _T]) -> _T:

@@ -363,7 +363,8 @@ class Guard:
         """
         _require_usable(exchange)
         deployment = self._now(exchange.conversation)
-        return Session(exchange, deployment, stream=stream, channels=())
+        session = Session(exchange, deployment, stream=stream, channels=())
+        return self._driver.watch(session) if stream else session
 
     def input_session(self, exchange: Exchange) -> Session:
         """Return the state of a judgement of what a model is given; see `check_input`."""
@@ -419,7 +420,8 @@ class Guard:
             exchange = replace(exchange, conversation=conversation)
         channels = [Channel(CONTENT, "content", 0, "")] if stream else None
         deployment = self._now(exchange.conversation)
-        return Session(exchange, deployment, stream=stream, channels=channels)
+        session = Session(exchange, deployment, stream=stream, channels=channels)
+        return self._driver.watch(session) if stream else session
 
 
 def _require_usable(exchange: Exchange) -> None:

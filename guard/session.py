@@ -264,6 +264,10 @@ class Session:
             yield from self._end(complete=False)
         self._ended = True
 
+    def leave(self) -> None:
+        """Write nothing more: the exchange goes on in the process from which this one forked."""
+        self._ended = True
+
     def verdict(self) -> Verdict:
         """Return the decision; call it after `whole` or `finish`."""
         intended = self._intended()

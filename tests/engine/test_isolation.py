@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import json
+import os
 import pickle
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +35,56 @@ if TYPE_CHECKING:
     from guard.journal.record import Record
     from guard.verdict import Verdict
 
+# A process that ends with three exchanges under way, in each of which flagged text has left.
+ENDING = """
+import asyncio, sys
+from guard.detectors.base import Finding
+from guard.engine import Guard
+from guard.exchange import Channel, Exchange
+from guard.journal.store import Journal
+from guard.security_class import SecurityClass
+
+class Words:
+    name, version, categories = "words", "1", ("to_flag",)
+
+    def __call__(self, passage):
+        at = passage.text.find("zflag", passage.start, passage.end)
+        return [] if at < 0 else [Finding("to_flag", 9.0, at, at + 5, "words", "1", "zflag")]
+
+def pieces():
+    while True:
+        yield "It was zflag that day. "
+
+async def apieces():
+    for piece in pieces():
+        yield piece
+
+async def read(stream):
+    while not left[-1]:
+        left[-1] += await anext(stream)
+
+policy = {
+    "name": "test",
+    "rank": 1,
+    "timeout_seconds": 60,
+    "limits": {"to_flag": {"flag": 0.5}},
+    "journal": {"text": "omitted"},
+    "messages": {"en": {"blocked": "[blocked]", "replaced": "[replaced]"}},
+}
+guard = Guard(SecurityClass.model_validate(policy), [Words()], journal=Journal(sys.argv[1]))
+left = ["", "", ""]
+stream = guard.stream(pieces())
+left[0] = next(stream)
+following = guard.follow(Exchange(()))
+following.open(Channel("c", "content", 0, ""))
+while not left[1]:
+    left[1] = following.feed("c", next(pieces()))
+astream = guard.astream(apieces())
+loop = asyncio.new_event_loop()
+loop.run_until_complete(read(astream))
+loop.close()
+print(sorted(map(len, left)), flush=True)
+"""
 THREADS = 32
 TASKS = 200
 MARKER = re.compile(r"own\d{4}x")
@@ -72,6 +126,12 @@ def assert_own(number: int, delivered: str, verdict: Verdict, expected: Verdict)
     assert not strangers(number, delivered, verdict)
     assert delivered == expected.streamed
     assert verdict == expected
+
+
+def ending(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run `script` in a process in which every warning is an error."""
+    command = [sys.executable, "-W", "error", "-c", script, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 def rows(path: Path) -> list[Record]:
@@ -262,6 +322,31 @@ class TestReaderLeaves:
             assert closed == [1]
         finally:
             gc.enable()
+
+    def test_the_process_ends(self, path: Path) -> None:
+        """Where a process ends with half-read streams, it ends well, and rows say what had left."""
+        ended = ending(ENDING, path)
+        assert ended.returncode == 0, ended.stderr
+        assert "Exception ignored" not in ended.stderr
+        left = [(row.complete, row.released) for row in rows(path)]
+        assert sorted(left) == [(False, size) for size in json.loads(ended.stdout)]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no `fork` on this system")
+    def test_a_forked_process_ends(self, path: Path) -> None:
+        """A child leaves the rows of what goes on in its parent alone, and ends well."""
+        script = f"""{ENDING}
+import os, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # the guard's threads rest
+before = [row.released for row in Journal(sys.argv[1]).list()]
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    assert [row.released for row in Journal(sys.argv[1]).list()] == before
+"""
+        ended = ending(script, path)
+        assert ended.returncode == 0, ended.stderr
+        left = [(row.complete, row.released) for row in rows(path)]
+        assert sorted(left) == [(False, size) for size in json.loads(ended.stdout)]
 
     async def test_aclose(self, guard: Guard, path: Path) -> None:
         """`aclose` does what `close` does."""
