@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from io import TextIOBase, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TextIO, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Final, TextIO, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,6 +27,7 @@ from guard.categories import CATEGORIES
 from guard.cli.rows import page, table
 from guard.cli.screen import console, errors, fail, plain, plain_text, reported_errors
 from guard.errors import did_you_mean
+from guard.journal.filters import Filters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,6 +52,14 @@ class Kind(StrEnum):
     FLAG = "flag"
     REWRITE = "rewrite"
     BLOCK = "block"
+
+
+class Delivered(StrEnum):
+    """How much of a response left, for `--delivered`."""
+
+    FULL = "full"
+    PART = "part"
+    NONE = "none"
 
 
 class Form(StrEnum):
@@ -107,6 +116,22 @@ MinimumOption = Annotated[
     float | None,
     typer.Option("--minimum", min=0, max=1, help="See `--category`.  [default: 0.5]"),
 ]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="Only of this backend model; `''` for none."),
+]
+DeliveredOption = Annotated[
+    Delivered | None,
+    typer.Option("--delivered", help="Only where all, a part or nothing of it left."),
+]
+ShadowOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--shadow/--no-shadow",
+        help="Only of classes that watch (`shadow`), or only of those that act.",
+        show_default=False,
+    ),
+]
 SinceOption = Annotated[
     datetime | None,
     typer.Option(
@@ -125,23 +150,15 @@ UntilOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one row a line.")]
 
 
-class Filters(TypedDict):
-    """Which rows are wanted: the filters of `Journal.list`."""
-
-    action: str | None
-    security_class: str | None
-    category: str | None
-    minimum: float
-    since: datetime | None
-    until: datetime | None
-
-
 def _filters(  # the commands' options
     *,
     action: Kind | None,
     security_class: str | None,
     category: str | None,
     minimum: float | None,
+    model: str | None,
+    delivered: Delivered | None,
+    shadow: bool | None,
     since: datetime | None,
     until: datetime | None,
 ) -> Filters:
@@ -152,6 +169,9 @@ def _filters(  # the commands' options
         security_class=security_class,
         category=category,
         minimum=0.5 if minimum is None else minimum,
+        model=model,
+        delivered=delivered.value if delivered else None,
+        shadow=shadow,
         since=since,
         until=until,
     )
@@ -164,6 +184,9 @@ def list_rows(  # each is one option
     security_class: ClassOption = None,
     category: CategoryOption = None,
     minimum: MinimumOption = None,
+    model: ModelOption = None,
+    delivered: DeliveredOption = None,
+    shadow: ShadowOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many rows.")] = 50,
@@ -181,6 +204,9 @@ def list_rows(  # each is one option
         security_class=security_class,
         category=category,
         minimum=minimum,
+        model=model,
+        delivered=delivered,
+        shadow=shadow,
         since=since,
         until=until,
     )
@@ -235,6 +261,9 @@ def export(  # each is one option
     security_class: ClassOption = None,
     category: CategoryOption = None,
     minimum: MinimumOption = None,
+    model: ModelOption = None,
+    delivered: DeliveredOption = None,
+    shadow: ShadowOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
@@ -254,6 +283,9 @@ def export(  # each is one option
         security_class=security_class,
         category=category,
         minimum=minimum,
+        model=model,
+        delivered=delivered,
+        shadow=shadow,
         since=since,
         until=until,
     )
@@ -279,6 +311,9 @@ def label(  # each is one option
     security_class: ClassOption = None,
     category: CategoryOption = None,
     minimum: MinimumOption = None,
+    model: ModelOption = None,
+    delivered: DeliveredOption = None,
+    shadow: ShadowOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     journal: JournalOption = None,
@@ -306,6 +341,9 @@ def label(  # each is one option
         security_class=security_class,
         category=category,
         minimum=minimum,
+        model=model,
+        delivered=delivered,
+        shadow=shadow,
         since=since,
         until=until,
     )
@@ -328,6 +366,9 @@ def purge(  # each is one option
     security_class: ClassOption = None,
     category: CategoryOption = None,
     minimum: MinimumOption = None,
+    model: ModelOption = None,
+    delivered: DeliveredOption = None,
+    shadow: ShadowOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every row, where no filter is given.")] = (
@@ -347,10 +388,14 @@ def purge(  # each is one option
         security_class=security_class,
         category=category,
         minimum=minimum,
+        model=model,
+        delivered=delivered,
+        shadow=shadow,
         since=since,
         until=until,
     )
-    narrowed = any((action, security_class, category, since, until))
+    given = (action, security_class, category, model, delivered, shadow, since, until)
+    narrowed = any(each is not None for each in given)
     if every == narrowed:
         raise typer.BadParameter("say which rows, as with `--until 90d`, or `--all`: one of both")
     with reported_errors(), _opened(journal, reading=False) as rows:
@@ -420,7 +465,7 @@ def _nothing_found(journal: Journal, filters: Filters) -> str:
     if not total:
         return f"The journal at {journal.location} is empty: nothing has been flagged yet."
     message = f"None of the {total:,} rows of the journal at {journal.location} matches."
-    category = filters["category"]
+    category = filters.get("category")
     if category is None or category in CATEGORIES:
         return message
     return f"{message} `{category}` is no built-in category{_meant(category)}."

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence  # noqa: TC003  # hints are read 
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, cast
 from weakref import finalize
 
 import platformdirs
@@ -48,6 +48,7 @@ from sqlalchemy.pool import QueuePool
 
 from guard.errors import JournalError, MissingExtraError
 from guard.forks import forget_at_fork, undivided
+from guard.journal.filters import Filters, Place
 from guard.journal.patience import NETWORK, impatient, patient
 from guard.journal.record import Record, jsonable, storable
 from guard.sqlite_files import identity, reading_engine
@@ -114,6 +115,13 @@ _risks: Final = Table(
     Column("risk", Float, nullable=False),
     Index("journal_risk_category", "category", "risk"),
 )
+
+Fact = Literal["action", "day", "model", "security_class"]
+"""What rows are counted by."""
+
+_TEXTS: Final = ("action", "delivered", "model", "security_class")
+_FACTS: Final = (*_TEXTS, "shadow")
+_DAY: Final = (_rows.c.created // 86_400_000_000).label("day")
 
 
 def default_url() -> str:
@@ -233,70 +241,69 @@ class Journal:
             raise JournalError(f"the journal has {problem} whose id begins with `{prefix}`")
         return _record(found[0])
 
-    def list(  # noqa: PLR0913  # each is one plain filter
-        self,
-        *,
-        action: str | None = None,
-        security_class: str | None = None,
-        category: str | None = None,
-        minimum: float = 0.5,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int | None = None,
+    def list(
+        self, *, limit: int | None = None, after: Place | None = None, **filters: Unpack[Filters]
     ) -> Iterator[Record]:
         """Yield rows, the newest first, without holding the database while the caller works.
 
         Args:
-            action: only `flag`, `rewrite` or `block`.
-            security_class: only of this class.
-            category: only where this category's live risk is at least `minimum`.
-            minimum: see `category`; in [0, 1].
-            since: not before this moment (aware).
-            until: before this moment (aware).
             limit: at most so many.
+            after: only those behind this place.
+            filters: what they must be.
         """
-        places_of = cast("Select[Any]", select(_rows.c.created, _rows.c.id))
-        query = _filtered(places_of, action, security_class, since, until)
-        query = _risky(query, category, minimum).order_by(_rows.c.created.desc(), _rows.c.id)
-        wanted, size = query, _PAGE
+        query = _wanted(cast("Select[Any]", select(_rows.c.created, _rows.c.id)), filters)
+        query, size = _in_order(query), _PAGE
         while limit is None or limit > 0:
             size = size if limit is None else min(limit, size)
-            places = self._fetched(wanted.limit(size))
+            places = self._places(_behind(query, after).limit(size))
             for first in range(0, len(places), _PAGE):
-                yield from self._at(places[first : first + _PAGE])
+                yield from self.at(places[first : first + _PAGE])
             if len(places) < size:
                 return
             limit = None if limit is None else limit - len(places)
-            wanted = _behind(query, places[-1])
+            after = places[-1]
             # Whoever reads on reads much; where a category is asked for, each query sorts anew.
             size = min(_PLACES, size * 10)
 
-    def count(  # noqa: PLR0913  # as in `list`
-        self,
-        *,
-        action: str | None = None,
-        security_class: str | None = None,
-        category: str | None = None,
-        minimum: float = 0.5,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> int:
-        """Return the number of rows that `list` would yield for the same filters."""
-        counting = select(func.count()).select_from(_rows)
-        query = _filtered(counting, action, security_class, since, until)
-        with self._reading() as connection:
-            return int(connection.execute(_risky(query, category, minimum)).scalar_one())
+    def places(
+        self, limit: int, *, after: Place | None = None, **filters: Unpack[Filters]
+    ) -> Sequence[Place]:
+        """Return where the rows are that `list` would yield; far cheaper than the rows."""
+        query = _wanted(cast("Select[Any]", select(_rows.c.created, _rows.c.id)), filters)
+        return self._places(_behind(_in_order(query), after).limit(limit))
 
-    def purge(  # noqa: PLR0913  # as in `list`
-        self,
-        *,
-        action: str | None = None,
-        security_class: str | None = None,
-        category: str | None = None,
-        minimum: float = 0.5,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> Iterator[int]:
+    def at(self, places: Sequence[Place]) -> Iterator[Record]:
+        """Yield the rows at `places`, a few hundred at most, without those deleted meanwhile."""
+        found = self._fetched(select(_rows).where(_rows.c.id.in_([each.id for each in places])))
+        rows = {row["id"]: row for row in found}
+        yield from (_record(rows[each.id]) for each in places if each.id in rows)
+
+    def count(self, **filters: Unpack[Filters]) -> int:
+        """Return the number of rows that `list` would yield for the same filters."""
+        query = _wanted(select(func.count()).select_from(_rows), filters)
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def tally(self, *by: Fact, **filters: Unpack[Filters]) -> dict[tuple[Any, ...], int]:
+        """Return how many rows there are of each kind.
+
+        Args:
+            by: what makes a kind; `day` is the days since 1970 in UTC.
+            filters: which rows count.
+        """
+        columns = [_DAY if name == "day" else _rows.c[name] for name in by]
+        query = _wanted(select(*columns, func.count()).select_from(_rows), filters)
+        with self._reading() as connection:
+            found = connection.execute(query.group_by(*columns)).all()
+        return {tuple(kind): int(count) for *kind, count in found}
+
+    def reasons(self, limit: int, **filters: Unpack[Filters]) -> Iterator[tuple[str, ...]]:
+        """Yield the reasons of each of the newest `limit` rows."""
+        query = _wanted(cast("Select[Any]", select(_rows.c.reasons)), filters)
+        for row in self._fetched(_in_order(query).limit(limit)):
+            yield tuple(json.loads(row["reasons"]))
+
+    def purge(self, **filters: Unpack[Filters]) -> Iterator[int]:
         """Delete the rows that `list` would yield for the same filters, for good.
 
         Nothing is deleted until the result is iterated over; where that stops early, what was
@@ -313,9 +320,9 @@ class Journal:
             JournalError: they could not be deleted.
         """
         # Without an end it might go on for as long as rows are written.
-        until = datetime.now(UTC) if until is None else until
-        query = _filtered(select(_rows.c.id), action, security_class, since, until)
-        query = _risky(query, category, minimum).limit(PURGED_AT_ONCE)
+        if filters.get("until") is None:
+            filters["until"] = datetime.now(UTC)
+        query = _wanted(cast("Select[Any]", select(_rows.c.id)), filters).limit(PURGED_AT_ONCE)
         try:
             while count := self._purged(query):
                 yield count
@@ -370,11 +377,8 @@ class Journal:
                 "end, and start again"
             )
 
-    def _at(self, places: Sequence[RowMapping]) -> Iterator[Record]:
-        """Yield the rows at `places`, without those that were deleted meanwhile."""
-        found = self._fetched(select(_rows).where(_rows.c.id.in_([each["id"] for each in places])))
-        rows = {row["id"]: row for row in found}
-        yield from (_record(rows[each["id"]]) for each in places if each["id"] in rows)
+    def _places(self, query: Select[Any]) -> Sequence[Place]:
+        return [Place(row["created"], row["id"]) for row in self._fetched(query)]
 
     def _fetched(self, query: Select[Any]) -> Sequence[RowMapping]:
         with self._reading() as connection:
@@ -580,36 +584,35 @@ def _make_tables(connection: Connection) -> int:
     return SCHEMA_VERSION
 
 
-def _filtered(
-    query: Select[Any],
-    action: str | None,
-    security_class: str | None,
-    since: datetime | None,
-    until: datetime | None,
-) -> Select[Any]:
-    if action is not None:
-        query = query.where(_rows.c.action == storable(action))
-    if security_class is not None:
-        query = query.where(_rows.c.security_class == storable(security_class))
+def _wanted(query: Select[Any], filters: Filters) -> Select[Any]:
+    """Return `query` for the rows that are as `filters` say."""
+    for name in _FACTS:
+        value = filters.get(name)
+        if value is not None:
+            query = query.where(_rows.c[name] == (storable(value) if name in _TEXTS else value))
+    since, until, category = filters.get("since"), filters.get("until"), filters.get("category")
     if since is not None:
         query = query.where(_rows.c.created >= _microseconds(since))
     if until is not None:
         query = query.where(_rows.c.created < _microseconds(until))
-    return query
-
-
-def _risky(query: Select[Any], category: str | None, minimum: float) -> Select[Any]:
     if category is None:
         return query
     query = query.join(_risks, _risks.c.record == _rows.c.id)
-    return query.where(_risks.c.category == storable(category), _risks.c.risk >= minimum)
+    least = filters.get("minimum", 0.5)
+    return query.where(_risks.c.category == storable(category), _risks.c.risk >= least)
 
 
-def _behind(query: Select[Any], last: RowMapping) -> Select[Any]:
-    """Return `query` for what comes after the row `last`; the index finds the place."""
+def _in_order(query: Select[Any]) -> Select[Any]:
+    return query.order_by(_rows.c.created.desc(), _rows.c.id)
+
+
+def _behind(query: Select[Any], last: Place | None) -> Select[Any]:
+    """Return `query` for what comes after the row at `last`; the index finds the place."""
+    if last is None:
+        return query
     return query.where(
-        _rows.c.created <= last["created"],
-        or_(_rows.c.created < last["created"], _rows.c.id > last["id"]),
+        _rows.c.created <= last.created,
+        or_(_rows.c.created < last.created, _rows.c.id > last.id),
     )
 
 
