@@ -153,6 +153,44 @@ def flagged_for(data: Mapping[str, Any]) -> list[str]:
     return [match[1] for match in named if match]
 
 
+def flags_of(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return what can be labelled in a journal's row: built-in categories that it was flagged for.
+
+    Args:
+        data: a row as `guard flagged export` writes it, of which `prompt`, `response` and
+            `reasons` are looked at.
+
+    Returns:
+        By the category a digest of the texts that the label is about, so that copies are known.
+        What the journal kept no text of is left out.
+    """
+    names = [name for name in flagged_for(data) if name in CATEGORIES]
+    rows = {name: journal_row({**data, "label": {name: 1}}) for name in names}
+    return {name: row.digest for name, row in rows.items() if row is not None}
+
+
+def labels_of(data: Mapping[str, Any], where: str) -> dict[tuple[str, str], bool]:
+    """Return what a line of a file of labels says: by the digest and category, whether it is right.
+
+    Args:
+        data: the line.
+        where: of the line, for the error.
+
+    Raises:
+        InputError: it is no labelled row of a journal.
+    """
+    if "label" not in data:
+        raise InputError(
+            f"{where} has no `label`: this file takes labelled rows of a journal and nothing "
+            "else, as `guard calibrate` wants it. Name another"
+        )
+    try:
+        row = journal_row(data)
+    except InputError as error:
+        raise InputError(f"{where} {error}") from error
+    return {} if row is None else {(row.digest, name): on for name, on in row.labels.items()}
+
+
 def journal_row(data: Mapping[str, Any]) -> LabelledRow | None:
     """Return a journal's row, `None` where the journal kept no text that its label is about.
 

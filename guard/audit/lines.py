@@ -19,7 +19,7 @@ from guard.audit.errors import AuditError
 from guard.file_locks import BINARY, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -44,6 +44,7 @@ class LineFile:
         self._mutex = threading.Lock()
         self._header = header
         self._ends: list[int] = []
+        self._places: list[tuple[int, int]] = []
         self._made = not path.exists()
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
@@ -105,21 +106,62 @@ class LineFile:
             except OSError as error:
                 raise AuditError(f"`{self._path}` cannot be written: {error.strerror}") from error
 
+    def drop(self, number: int) -> None:
+        """Take out a row that was there when the file was opened; the disk has it so on return.
+
+        Blanks stand in its place, so that no other row moves: whoever reads the file passes over
+        them. At the end of the file nothing stays. For a file without a header.
+
+        Args:
+            number: of the row in `rows`.
+
+        Raises:
+            AuditError: the file cannot be written; where it broke off halfway, the line is
+                damaged and reading it says so.
+        """
+        start, end = self._places[number]
+        with self._mutex:
+            try:
+                if os.fstat(self._file).st_size <= end + 1:
+                    os.ftruncate(self._file, start)
+                    os.fsync(self._file)
+                else:
+                    self._blank(start, end)
+            except OSError as error:
+                raise AuditError(f"`{self._path}` cannot be written: {error.strerror}") from error
+
+    def _blank(self, start: int, end: int) -> None:
+        # A file that is open for appending is written at its end, wherever one asks.
+        with self._path.open("r+b", buffering=0) as file:
+            file.seek(start)
+            file.write(b" " * (end - start))
+            os.fsync(file.fileno())
+
     def _edited(self) -> list[Mapping[str, Any]]:
         """Return the rows of a file without a header; one that is none of these stays as it is."""
         *whole, last = self._path.read_bytes().split(b"\n")
-        rows = [self._parsed(n, line) for n, line in enumerate(whole, start=1) if line.strip()]
+        rows = [
+            self._placed(number, start, line)
+            for number, (start, line) in enumerate(_with_starts(whole), start=1)
+            if line.strip()
+        ]
         if not last.strip():
             return rows
+        start = os.fstat(self._file).st_size - len(last)
         try:
-            rows.append(self._parsed(len(whole) + 1, last))
+            rows.append(self._placed(len(whole) + 1, start, last))
         except AuditError:
             if not last.startswith(b"{"):
                 raise
-            os.ftruncate(self._file, os.fstat(self._file).st_size - len(last))
+            os.ftruncate(self._file, start)
         else:
             os.write(self._file, b"\n")
         return rows
+
+    def _placed(self, number: int, start: int, line: bytes) -> Mapping[str, Any]:
+        row = self._parsed(number, line)
+        self._places.append((start, start + len(line)))
+        return row
 
     def _recovered(self, header: Mapping[str, str]) -> list[Mapping[str, Any]]:
         content = self._path.read_bytes()
@@ -153,6 +195,14 @@ class LineFile:
             f"{self._path}:{number}: cannot be read ({why}): delete this line, and what it held "
             f"is asked again{', or name another file' if self._header is None else ''}"
         )
+
+
+def _with_starts(lines: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield each line with where it begins; each but the last ends with a line break."""
+    start = 0
+    for line in lines:
+        yield start, line
+        start += len(line) + 1
 
 
 def _is_there(file: int, path: Path) -> bool:

@@ -9,7 +9,7 @@ This module does not know what labels do to a calibration, nor how rows are stor
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.panel import Panel
 from rich.text import Text
@@ -19,10 +19,10 @@ from guard.categories import CATEGORIES
 from guard.cli.labelling import ask, question, spoken
 from guard.cli.screen import console, errors, plain_text
 from guard.errors import InputError, JournalError
-from guard.labelled import LabelledRow, flagged_for, journal_row
+from guard.labelled import flagged_for, flags_of, labels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
     from guard.journal.record import Record
@@ -77,7 +77,7 @@ class _Sitting:
         self._labels: dict[tuple[str, str], bool] = {}
         self._shown: Record | None = None
         for number, row in enumerate(file.rows, start=1):
-            self._take(row, f"{path}: row {number}")
+            self._labels |= labels_of(row, f"{path}: row {number}")
 
     def run(self, rows: Iterable[Record], only: str | None) -> None:
         queue, left_out = self._queue(rows, only)
@@ -92,20 +92,6 @@ class _Sitting:
             told = f"{made:,} labels. See what they change: guard calibrate --dry-run --labels "
             console.print(plain_text(f"{told}{self._path}"), soft_wrap=True)
 
-    def _take(self, data: Mapping[str, Any], where: str) -> None:
-        """Remember a row of the file."""
-        if "label" not in data:
-            raise InputError(
-                f"{where} has no `label`: this file takes labelled rows of a journal and nothing "
-                "else, as `guard calibrate` wants it. Name another"
-            )
-        try:
-            row = journal_row(data)
-        except InputError as error:
-            raise InputError(f"{where} {error}") from error
-        if row is not None:
-            self._labels |= {(row.digest, name): risky for name, risky in row.labels.items()}
-
     def _queue(self, rows: Iterable[Record], only: str | None) -> tuple[list[_Flag], Counter[str]]:
         """Return what to ask about, and of how many rows nothing is asked, by the reason."""
         queue: dict[tuple[str, str], _Flag] = {}
@@ -113,9 +99,9 @@ class _Sitting:
         for record in rows:
             data = record.to_dict()
             names = [n for n in flagged_for(data) if n in CATEGORIES and only in (None, n)]
-            kept = {name: row for name in names if (row := _as_labelled(data, name))}
-            for name, row in kept.items():
-                queue.setdefault((row.digest, name), _Flag(record.id, name, row.digest))
+            kept = {name: text for name, text in flags_of(data).items() if name in names}
+            for name, text in kept.items():
+                queue.setdefault((text, name), _Flag(record.id, name, text))
             if not names:
                 left_out[_ELSEWHERE] += 1
             elif not kept:
@@ -158,10 +144,6 @@ class _Sitting:
         elif self._shown is not None:
             self._file.add(self._shown.to_dict() | {"label": {flag.category: int(risky)}})
             self._labels[flag.text, flag.category] = risky
-
-
-def _as_labelled(data: Mapping[str, Any], category: str) -> LabelledRow | None:
-    return journal_row({**data, "label": {category: 1}})
 
 
 def _read(text: str | None) -> str:

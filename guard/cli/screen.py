@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-import unicodedata
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -18,9 +17,23 @@ from rich.console import Console
 from rich.text import Text
 
 from guard.errors import GuardError
+from guard.text.visible import one_line, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = (
+    "FAILED",
+    "console",
+    "discard_output",
+    "errors",
+    "fail",
+    "one_line",
+    "plain",
+    "plain_text",
+    "reported_errors",
+    "tolerate_encodings",
+)
 
 FAILED: Final = 2
 """Exit code where a command could not do its work: bad input, a wrong set-up."""
@@ -31,37 +44,14 @@ console: Final = Console(highlight=False)
 errors: Final = Console(stderr=True, highlight=False)
 """For messages, warnings and progress; writes to standard error."""
 
-# Line breaks and tabs only move on; emoji and several scripts need the joiners.
-_HARMLESS: Final = frozenset("\n\t\u200c\u200d")
-# Controls, invisible format marks (direction, zero width, tags), lone surrogates, line separators.
-_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
 _STAND_IN: Final = "clearance.stand_in"
 _DRAWN: Final = dict(zip("▁▂▃▄▅▆▇█░·│└─┤", "_.:-=+*#..|+-|", strict=True))
 """What stands where an encoding lacks a character that only pictures have; one column each."""
 
 
-def plain(text: str) -> str:
-    r"""Return untrusted `text` as a terminal may show it.
-
-    Whatever could move the cursor, colour the screen, reorder or hide characters is written
-    out as an escape (`\x1b`, `\u202e`), so that a reader sees that it is there. Brackets
-    stay as they are: print the result as `rich.text.Text` or through `rich.markup.escape`.
-    """
-    return "".join(_shown(c) for c in text.replace("\r\n", "\n"))
-
-
 def plain_text(text: str, style: str = "") -> Text:
     """Return untrusted `text` for a table or panel of `rich`, which reads no markup in it."""
     return Text(plain(text), style=style)
-
-
-def one_line(text: str, width: int) -> str:
-    """Return the beginning of untrusted `text` on one line of at most `width` characters."""
-    joined = " ".join(text.split())
-    # Escapes only lengthen a text, so nothing behind the cut can be shown.
-    line = plain(joined[: width + 1])
-    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
 def fail(message: str) -> NoReturn:
@@ -105,9 +95,3 @@ def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
         error.encoding, error.object, error.start, error.start + 1, error.reason
     )
     return codecs.backslashreplace_errors(one)
-
-
-def _shown(character: str) -> str:
-    if character in _HARMLESS or unicodedata.category(character) not in _UNPRINTABLE:
-        return character
-    return character.encode("unicode_escape").decode("ascii")

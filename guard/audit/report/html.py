@@ -7,16 +7,13 @@ This module does not know what a page is about.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from html import escape
 from typing import Final
 
-_VOID: Final = frozenset({"br", "meta", "hr"})
+from guard.text.visible import plain
 
-# Line breaks and tabs only move on; emoji and several scripts need the joiners.
-_HARMLESS: Final = frozenset("\n\t\u200c\u200d")
-_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_VOID: Final = frozenset({"br", "meta", "hr"})
 
 
 class Markup(str):
@@ -54,7 +51,8 @@ def joined(*content: Content) -> Markup:
 
 def shown(text: str) -> str:
     r"""Return text with what could hide, reorder or break it written out (`\u202e`)."""
-    return "".join(map(_character, text.replace("\r\n", "\n")))
+    # U+FFFE and U+FFFF are no characters in XML.
+    return plain(text).replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
 def _text(item: Content) -> str:
@@ -65,12 +63,3 @@ def _text(item: Content) -> str:
     if isinstance(item, str):
         return escape(shown(item))
     return "".join(map(_text, item))
-
-
-def _character(character: str) -> str:
-    if character in _HARMLESS:
-        return character
-    # U+FFFE and U+FFFF are no characters in XML.
-    if unicodedata.category(character) in _UNPRINTABLE or character in "\ufffe\uffff":
-        return character.encode("unicode_escape").decode("ascii")
-    return character
