@@ -10,15 +10,14 @@ This module does not know how rows are stored or written.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import tempfile
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime  # typer reads it
 from enum import StrEnum
 from io import TextIOBase, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from guard.categories import CATEGORIES
 from guard.cli.rows import page, table
 from guard.cli.screen import console, errors, fail, plain, plain_text, reported_errors
-from guard.errors import did_you_mean
+from guard.errors import InputError, did_you_mean
+from guard.journal import times
 from guard.journal.filters import Filters
 
 if TYPE_CHECKING:
@@ -35,12 +35,10 @@ if TYPE_CHECKING:
     from guard.journal.record import Record
     from guard.journal.store import Journal
 
-_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
 app = typer.Typer(
     name="flagged",
     help="Read the journal: responses that were flagged, rewritten or blocked. Say which flags "
-    "were right (`label`); delete old rows (`purge`).",
+    "were right (`label`, or `review` in a browser); delete old rows (`purge`).",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -70,17 +68,11 @@ class Form(StrEnum):
 
 
 def moment(text: str) -> datetime:
-    """Return the moment that `text` names: ISO 8601, or so long ago (`30m`, `2h`, `7d`, `4w`)."""
+    """Return the moment that an option's `text` names."""
     try:
-        if match := re.fullmatch(r"(\d+)([mhdw])", text.strip()):
-            ago = timedelta(**{_UNITS[match[2]]: int(match[1])})
-            return datetime.now().astimezone() - ago
-        # Without a zone it is local time, as the tables show it.
-        return datetime.fromisoformat(text.strip()).astimezone()
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"`{plain(text)}` is no time: write `2h`, `7d`, `2025-03-04` or `2025-03-04T05:06`"
-        ) from None
+        return times.moment(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _category_names(incomplete: str) -> list[str]:
@@ -357,6 +349,49 @@ def label(  # each is one option
         from guard.cli.flagged_label import label_rows  # noqa: PLC0415  # loads the audit
 
         label_rows(rows, _with_progress(rows.list(**filters), total), file, category)
+
+
+@app.command()
+def review(
+    *,
+    labels: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="LABELS.jsonl",
+            help="Where labels go, as of `guard flagged label`; may be there. Without it the "
+            "pages are for reading only.",
+            show_default=False,
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="The port; 0 for any that is free.")
+    ] = 0,
+    browse: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+    journal: JournalOption = None,
+) -> None:
+    """Read the journal in a browser, and say there which flags were right.
+
+    Serves pages on this machine alone and prints a link, which opens them once. They show rows
+    by filter, one row whole with its findings marked, and counts. With LABELS.jsonl each flag has
+    buttons: *right*, *wrong*, *take back*. What you say is in the file at once, in the form of
+    `guard flagged label`: either goes on where the other stopped. Ctrl-C ends it.
+
+        guard flagged review labels.jsonl --open
+
+        guard calibrate --labels labels.jsonl --dry-run
+
+    For pages that others can open, too: `review` in the settings of `guard serve`. Needs the
+    extra `server`.
+    """
+    from guard.cli.serve import require_extra  # noqa: PLC0415
+
+    require_extra()
+    with reported_errors(), _opened(journal) as rows:
+        if rows is None:
+            fail(_no_journal(journal))
+        from guard.cli.flagged_review import review as show_pages  # noqa: PLC0415  # the server
+
+        show_pages(rows, labels, port, browse=browse)
 
 
 @app.command()

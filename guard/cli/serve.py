@@ -20,7 +20,7 @@ from guard.errors import MissingExtraError
 if TYPE_CHECKING:
     from guard.server.settings import ServerSettings
 
-_EXTRA: Final = ("fastapi", "httpx2", "prometheus_client", "pydantic_settings", "uvicorn")
+_EXTRA: Final = ("fastapi", "httpx2", "jinja2", "prometheus_client", "pydantic_settings", "uvicorn")
 """What the extra `server` brings."""
 
 _JSON: Final = "-H 'content-type: application/json'"
@@ -104,7 +104,7 @@ def serve(
     if hash_key:
         _print_hash()
         return
-    _require_extra()
+    require_extra()
     from guard.server.configuration import load_settings  # noqa: PLC0415
     from guard.server.run import run  # noqa: PLC0415  # loads the server's packages
 
@@ -125,7 +125,7 @@ def serve(
     run(settings, demo=ANSWERS, started=lambda url: _introduce(url, settings))
 
 
-def _require_extra() -> None:
+def require_extra() -> None:
     """Name the extra where a package of it is missing."""
     from importlib.util import find_spec  # noqa: PLC0415  # help does not need it
 
@@ -151,7 +151,7 @@ def _introduce(url: str, settings: ServerSettings) -> None:
 
 def _print_hash() -> None:
     """Read a key, or make one where none is given, and print its hash."""
-    _require_extra()
+    require_extra()
     from guard.server.keys import hash_of, new_key  # noqa: PLC0415
 
     terminal = sys.stdin.isatty()

@@ -17,6 +17,7 @@ class Filters(TypedDict, total=False):
         security_class: the name of their class.
         category: only where this category's live risk is at least `minimum`.
         minimum: see `category`; in [0, 1], 0.5 where it is not given.
+        flagged: only what was flagged for this category, whatever its live risk.
         model: the backend model's name, whole; `""` for rows without one.
         delivered: how much of the response left: `full`, `part` or `none`.
         shadow: whether the class only watched.
@@ -28,6 +29,7 @@ class Filters(TypedDict, total=False):
     security_class: str | None
     category: str | None
     minimum: float
+    flagged: str | None
     model: str | None
     delivered: str | None
     shadow: bool | None

@@ -162,6 +162,11 @@ def exists(url: str | Path | None = None) -> bool:
             engine.dispose()
 
 
+def place_of(record: Record) -> Place:
+    """Return where a row stands among all."""
+    return Place(_microseconds(record.created), record.id)
+
+
 class Journal:
     """A database of rows; safe to share between threads and processes.
 
@@ -587,9 +592,13 @@ def _make_tables(connection: Connection) -> int:
 def _wanted(query: Select[Any], filters: Filters) -> Select[Any]:
     """Return `query` for the rows that are as `filters` say."""
     for name in _FACTS:
-        value = filters.get(name)
+        value: Any = filters.get(name)
         if value is not None:
             query = query.where(_rows.c[name] == (storable(value) if name in _TEXTS else value))
+    if flagged := filters.get("flagged"):
+        # As `str` of a reason and `_values` write it.
+        began = json.dumps(f"{storable(flagged)}: live risk ")[:-1]
+        query = query.where(_rows.c.reasons.contains(began, autoescape=True))
     since, until, category = filters.get("since"), filters.get("until"), filters.get("category")
     if since is not None:
         query = query.where(_rows.c.created >= _microseconds(since))

@@ -35,6 +35,10 @@ from guard.server.keys import KeyCheck
 from guard.server.limits import Headers, Limits
 from guard.server.load import Load
 from guard.server.metrics import Metrics
+from guard.server.review.app import Review, is_page
+from guard.server.review.labels import LabelFile
+from guard.server.review.mount import Fork, RefusedAsPages
+from guard.server.review.sessions import Keys
 from guard.server.service import Service
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 
     from fastapi.telemetry import TelemetryConfig
 
+    from guard.journal.store import Journal
     from guard.server.guards import Judges
     from guard.server.settings import ServerSettings
 
@@ -77,9 +82,12 @@ def create_app(
     metrics = Metrics(counts)
     webhook = _webhook(settings, metrics)
     notify = () if webhook is None else (webhook,)
-    guards = Guards(load or Loader(settings, open_journal(settings), notify), settings, metrics)
+    journal = open_journal(settings) if load is None or settings.review else None
+    guards = Guards(load or Loader(settings, journal, notify), settings, metrics)
     service = Service(settings, guards, metrics, counts)
     backend = _backend(settings) if settings.upstream else None
+    review = _review(settings, journal)
+    pages: list[Review] = [] if review is None else [review]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -111,9 +119,17 @@ def create_app(
         telemetry=_NO_TELEMETRY,
         middleware=[
             Middleware(Edge, metrics, quiet=health.PATHS),
+            *(Middleware(RefusedAsPages, each) for each in pages),
             Middleware(Headers, settings),
-            Middleware(KeyCheck, settings.keys, public=health.PATHS, local=not settings.open),
+            Middleware(
+                KeyCheck,
+                settings.keys,
+                public=health.PATHS,
+                local=not settings.open,
+                keyless=is_page if pages else _nothing,
+            ),
             Middleware(Limits, settings, counts, unlimited=health.PATHS, timed=OWN),
+            *(Middleware(Fork, each) for each in pages),
         ],
     )
     app.state.service = service
@@ -125,6 +141,24 @@ def create_app(
         # Last: it takes every path that is left.
         proxy.add_routes(app, service, backend)
     return app
+
+
+def _nothing(_: str) -> bool:
+    return False
+
+
+def _review(settings: ServerSettings, journal: Journal | None) -> Review | None:
+    """Return the pages, where the settings ask for them.
+
+    Raises:
+        InputError: the file of the labels cannot be used.
+    """
+    if settings.review is None or journal is None:
+        return None
+    labels = None if settings.review.labels is None else LabelFile(settings.review.labels)
+    if labels is not None:
+        labels.known()
+    return Review(journal, labels, Keys(settings.review.keys))
 
 
 def _webhook(settings: ServerSettings, metrics: Metrics) -> Webhook | None:

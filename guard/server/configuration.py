@@ -27,11 +27,13 @@ from guard.server.settings import (
     HOOK_URL,
     HTTP_URL,
     LABEL,
+    NOTHING,
     PATH,
     PREFIX,
     SECRET,
     ClientKey,
     Deployed,
+    ReviewPages,
     RouteRule,
     Rule,
     ServerSettings,
@@ -148,6 +150,7 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
         "deployed": Deployed,
         "fallback_deployed": Deployed,
         "keys": ClientKey,
+        "review": ReviewPages,
         "routes": RouteRule,
     }
     inside = parts.get(str(location[0])) if len(location) > 1 else None
@@ -213,6 +216,7 @@ def _disagreements(settings: ServerSettings) -> Iterator[str]:
     yield from _of_fallback(settings)
     yield from _of_webhook(settings)
     yield from _other_models(settings)
+    yield from _of_review(settings)
     yield from _twice("keys", "name", [key.name for key in settings.keys])
     yield from _twice("keys", "hash", [key.hash for key in settings.keys])
     paths = [rule.path.rstrip("/").casefold() for rule in settings.routes]
@@ -257,6 +261,23 @@ def _of_webhook(settings: ServerSettings) -> Iterator[str]:
         )
     elif len(secret.get_secret_value().encode()) < SHORTEST_SECRET:
         yield f"`webhook_secret` needs at least {SHORTEST_SECRET} characters: make a longer one"
+
+
+def _of_review(settings: ServerSettings) -> Iterator[str]:
+    """Yield what is wrong about the pages for people."""
+    if settings.review is None:
+        return
+    if settings.journal == NOTHING:
+        yield "`review` is given and `journal` is `none`: there would be nothing to read"
+    clients = {key.hash for key in settings.keys}
+    for number, given_hash in enumerate(settings.review.keys):
+        if given_hash in clients:
+            yield (
+                f"`review.keys[{number}]`: is a client's key, too, which must not open the pages: "
+                "make one of its own with `guard serve --hash-key`"
+            )
+        if given_hash in settings.review.keys[:number]:
+            yield f"`review.keys[{number}]`: stands further up, too: remove one"
 
 
 def _other_models(settings: ServerSettings) -> Iterator[str]:

@@ -32,6 +32,7 @@ from guard.log import Log
 from guard.policy import head_places, load_class
 from guard.security_class import JournalSettings
 from guard.server.deployed import fingerprint_of
+from guard.server.settings import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     from guard.server.keys import Caller
     from guard.server.metrics import Metrics
     from guard.server.settings import ServerSettings
-
-NOTHING: Final = "none"
-"""What the settings `journal` and `live` say for nowhere."""
 
 FALLBACK: Final = {"backend": "fallback"}
 """What the journal says of an answer by the backend that stands in for the other."""

@@ -30,7 +30,7 @@ from guard.server.errors import Refused
 from guard.server.settings import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -100,12 +100,20 @@ class KeyCheck:
         keys: the clients; with none, everybody is let in.
         public: paths that need no key.
         local: whether without keys only programs and pages of this machine are let in.
+        keyless: tells paths that see to it by themselves who may call them.
     """
 
     def __init__(
-        self, app: ASGIApp, keys: Sequence[ClientKey], public: Collection[str], *, local: bool
+        self,
+        app: ASGIApp,
+        keys: Sequence[ClientKey],
+        public: Collection[str],
+        *,
+        local: bool,
+        keyless: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Keep the keys' hashes."""
+        self._keyless = keyless
         self._app = app
         self._keys = tuple(keys)
         self._public = frozenset(public)
@@ -118,11 +126,18 @@ class KeyCheck:
             Refused: there is no key, or none that is known; or it is from elsewhere.
         """
         if scope["type"] == "http":
-            public = scope["path"] in self._public
-            scope[CALLER] = ANYBODY if public else self._let_in(Headers(scope=scope))
+            path = scope["path"]
+            public = path in self._public
+            scope[CALLER] = (
+                ANYBODY
+                if public
+                else self._let_in(Headers(scope=scope), keyless=self._keyless(path))
+            )
         await self._app(scope, receive, send)
 
-    def _let_in(self, headers: Headers) -> Caller:
+    def _let_in(self, headers: Headers, *, keyless: bool) -> Caller:
+        if self._keys and keyless:
+            return ANYBODY
         if self._keys:
             return self._caller(headers)
         if self._local:

@@ -42,16 +42,19 @@ PATH: Final = r"^/[\x21-\x7e]*$"
 HTTP_URL: Final = r"^https?://[^\s?#/@]+(/[^\s?#]*)?$"
 HOOK_URL: Final = r"^https?://[^\s?#]+(\?[^\s#]*)?$"
 
-SECRET: Final = ("fallback_key", "keys", "upstream_key", "webhook", "webhook_secret")
+SECRET: Final = ("fallback_key", "keys", "review", "upstream_key", "webhook", "webhook_secret")
 """Settings whose values no message shows; webhooks often have a token in their URL."""
 
-_BY_FILE: Final = ("deployed", "fallback_deployed", "keys", "routes", "trust")
+_BY_FILE: Final = ("deployed", "fallback_deployed", "keys", "review", "routes", "trust")
 """Settings with parts; they are read from the file alone."""
 
 _IN_PARTS: Final = "write a list or `key: value` pairs, not one text"
 
 _SENDABLE: Final = r"[\x21-\x7e]+"
 """A key that backends can be sent; a file's last line break is none of it."""
+
+NOTHING: Final = "none"
+"""What the settings `journal` and `live` say for nowhere."""
 
 FILE_VALUES: Final[ContextVar[Mapping[str, Any]]] = ContextVar(
     "file_values", default=MappingProxyType({})
@@ -130,6 +133,22 @@ class Deployed(BaseModel):
     tools: Path | None = None
 
 
+class ReviewPages(BaseModel):
+    """Pages on which people read the journal and say which flags were right.
+
+    Attributes:
+        keys: the hashes of the keys that open them; `guard serve --hash-key` prints one.
+        labels: the file that labels are added to; without it the pages are for reading only.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keys: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=HASH)], ...], Field(min_length=1)
+    ]
+    labels: Path | None = None
+
+
 class ServerSettings(BaseSettings):
     """Everything about the process and nothing about what a response may carry.
 
@@ -161,6 +180,7 @@ class ServerSettings(BaseSettings):
         open: serve without client keys, whoever can reach the address.
         keys: the clients that may call.
         routes: what holds for single paths.
+        review: pages at `/guard/review` on which people read the journal; none by default.
         max_body_bytes: of one request's body.
         max_buffer_bytes: of the bodies of all requests that are being served or wait.
         max_headers: header fields of a request.
@@ -213,6 +233,7 @@ class ServerSettings(BaseSettings):
     open: bool = False
     keys: tuple[ClientKey, ...] = ()
     routes: tuple[RouteRule, ...] = ()
+    review: ReviewPages | None = None
     max_body_bytes: int = Field(default=8 << 20, ge=1, le=1 << 30)
     max_buffer_bytes: int = Field(default=256 << 20, ge=1, le=1 << 36)
     max_headers: int = Field(default=100, ge=1, le=10_000)

@@ -1,0 +1,1 @@
+"""Review pages: read in a browser what was flagged, and say which flags were right."""
