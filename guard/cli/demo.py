@@ -22,6 +22,7 @@ from rich.text import Text
 from guard.cli.demo_script import ANSWERS
 from guard.cli.drift import CLASS, drift
 from guard.cli.screen import console, fail, plain
+from guard.cli.serve import require_extra
 from guard.cli.verdicts import STYLES, action_text
 from guard.scripted import ScriptedBackend
 
@@ -73,6 +74,12 @@ def demo(
         Path | None, typer.Option(help="Keep the demo's journal in this file.")
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Save what is shown as a picture, too.")] = None,
+    pages: Annotated[
+        bool,
+        typer.Option(
+            "--review", help="Then serve what was held back as review pages, until Ctrl-C."
+        ),
+    ] = False,
     drifts: Annotated[
         bool, typer.Option("--drift", help="A backend that turns bad, and the alarm, instead.")
     ] = False,
@@ -84,6 +91,8 @@ def demo(
 
         guard demo --fast --class critical
 
+        guard demo --fast --review
+
         guard demo --drift
     """
     if drifts:
@@ -92,6 +101,8 @@ def demo(
         return
     if svg is not None and not svg.parent.is_dir():
         fail(f"{svg} cannot be written: there is no folder {svg.parent}")
+    if pages:
+        require_extra()
     place = journal or _fresh_journal()
     console.record = svg is not None
     guard = _load(security_class, place)
@@ -102,6 +113,10 @@ def demo(
     _show_journal(guard, place)
     if svg is not None:
         _save(svg)
+    if pages and guard.journal is not None:
+        from guard.cli.flagged_review import review  # noqa: PLC0415  # loads the server
+
+        review(guard.journal, place.with_name(f"{place.name}-labels.jsonl"), 0, browse=False)
 
 
 def _alone(context: typer.Context) -> None:

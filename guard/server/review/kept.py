@@ -11,6 +11,7 @@ This module does not know how a span is shown.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -103,11 +104,12 @@ def _span(
     if channel not in ways or not _is_span(finding):
         return None
     offset, way = channels[channel][0], ways[channel]
-    first = next((each for each in way if each.start <= finding["start"] < each.end), None)
-    last = next((each for each in way if each.start < finding["end"] <= each.end), None)
-    if first is None or last is None:
+    # The stretches lie in order, without gaps.
+    first = bisect_right(way, finding["start"], key=lambda each: each.end)
+    last = bisect_left(way, finding["end"], key=lambda each: each.end)
+    if max(first, last) >= len(way):
         return None
-    start, end = first.first(finding["start"]), last.last(finding["end"])
+    start, end = way[first].first(finding["start"]), way[last].last(finding["end"])
     return Span(offset + start, offset + end, str(finding.get("category", "")))
 
 
