@@ -269,6 +269,8 @@ def _of_review(settings: ServerSettings) -> Iterator[str]:
         return
     if settings.journal == NOTHING:
         yield "`review` is given and `journal` is `none`: there would be nothing to read"
+    if not settings.review.keys:
+        yield "`review.keys` is empty, so that nobody could sign in: `guard serve --hash-key`"
     clients = {key.hash for key in settings.keys}
     for number, given_hash in enumerate(settings.review.keys):
         if given_hash in clients:

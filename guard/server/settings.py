@@ -143,9 +143,7 @@ class ReviewPages(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    keys: Annotated[
-        tuple[Annotated[str, StringConstraints(pattern=HASH)], ...], Field(min_length=1)
-    ]
+    keys: tuple[Annotated[str, StringConstraints(pattern=HASH)], ...]
     labels: Path | None = None
 
 

@@ -1055,3 +1055,67 @@ def _raw(url: str) -> Journal:
     journal._url = store._parse(url)
     journal._engine = store._engine(journal._url)
     return journal
+
+
+class TestReviewing:
+    """What the review pages ask for."""
+
+    def test_more_filters(self, journal: Journal, row: Maker) -> None:
+        """By model, delivery, shadow and what was flagged; together they narrow."""
+        flag = "violence: live risk 0.40 reached 0.35 (flag)"
+        kinds: list[dict[str, Any]] = [
+            {"model": ""},
+            {"delivered": "part"},
+            {"shadow": True},
+            {"reasons": (flag,)},
+            {"reasons": ("violence_: live risk 0.40 reached 0.35 (flag)",), "model": ""},
+        ]
+        rows = [row(**kind) for kind in kinds]
+        for each in rows:
+            journal.write(each)
+
+        def found(**filters: Any) -> set[str]:
+            assert journal.count(**filters) == len(list(journal.list(**filters)))
+            return {each.id for each in journal.list(**filters)}
+
+        assert found(model="") == {rows[0].id, rows[4].id}
+        assert found(delivered="part") == {rows[1].id}
+        assert found(shadow=True) == {rows[2].id}
+        assert found(shadow=False) == {each.id for each in rows} - {rows[2].id}
+        assert found(flagged="violence") == {rows[3].id}
+        assert found(flagged="%iolence") == set()
+        assert found(model="", flagged="violence_") == {rows[4].id}
+
+    def test_on_behind_a_place(self, journal: Journal, row: Maker) -> None:
+        """From any row on come those behind it, also of the same moment."""
+        rows = [row(created=NOON - timedelta(minutes=number // 3)) for number in range(9)]
+        for each in rows:
+            journal.write(each)
+        whole = [each.id for each in journal.list()]
+        assert [each.id for each in journal.places(99)] == whole
+        assert [each.id for each in journal.at(journal.places(3))] == whole[:3]
+        for number, each in enumerate(list(journal.list())):
+            behind = journal.list(after=store.place_of(each))
+            assert [other.id for other in behind] == whole[number + 1 :]
+            assert len(journal.places(2, after=store.place_of(each))) == min(2, 8 - number)
+
+    def test_tally(self, journal: Journal, row: Maker) -> None:
+        """Rows are counted by day in UTC, action, class and model."""
+        late = datetime(2025, 6, 1, 23, 59, 59, 999_999, tzinfo=UTC)
+        for created in (late, late + timedelta(microseconds=1)):
+            journal.write(row(created=created, action="flag"))
+        journal.write(row(created=late, model="other"))
+        day = (late - datetime(1970, 1, 1, tzinfo=UTC)).days
+        assert journal.tally("day", "action") == {
+            (day, "flag"): 1,
+            (day, "block"): 1,
+            (day + 1, "flag"): 1,
+        }
+        assert journal.tally("model", action="flag") == {("small-model",): 2}
+        assert journal.tally("security_class") == {("public",): 3}
+
+    def test_reasons(self, journal: Journal, row: Maker) -> None:
+        """Of the newest rows."""
+        for number in range(3):
+            journal.write(row(created=NOON + timedelta(1) * number, reasons=(f"r{number}", "x")))
+        assert list(journal.reasons(2)) == [("r2", "x"), ("r1", "x")]
