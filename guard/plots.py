@@ -5,6 +5,7 @@ This module does not know what is drawn beyond numbers and names.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Final
@@ -234,3 +235,54 @@ def _line(line: Line, scale: Scale) -> Iterator[str]:
         yield f'<line class="mark" x1="{x:.1f}" y1="-7" x2="{x:.1f}" y2="7"/>'
         yield f'<text class="number" x="{x + 3:.1f}" y="-5">{escape(mark)}</text>'
     yield f'<text x="{_PLOT + 14}" y="4">{_figures(line)}</text>'
+
+
+# Histograms.
+
+_BAR: Final = 34
+_BARS: Final = 120
+
+_BAR_LIGHT: Final = (
+    "{0} text{{font:11px system-ui,sans-serif;fill:#1f2328}}{0} .bar{{fill:#0a53be}}"
+    "{0} .axis{{stroke:#d0d7de}}"
+)
+_BAR_DARK: Final = (
+    "@media screen and (prefers-color-scheme:dark){{{0} text{{fill:#e6edf3}}"
+    "{0} .bar{{fill:#7cb7ff}}{0} .axis{{stroke:#3a434e}}}}"
+)
+
+
+def histogram_svg(counts: Sequence[int], *, name: str, title: str) -> str:
+    """Return a histogram over [0, 1] in equal bins; heights grow with the logarithm of a count.
+
+    Args:
+        counts: of each bin, from the left.
+        name: unique in the page; letters, digits and `-`.
+        title: what it shows, in a few words.
+    """
+    width, height = _BAR * len(counts) + 20, _BARS + 46
+    box = f'id="{name}" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    label = f'role="img" aria-labelledby="{name}-title {name}-desc"'
+    said = ", ".join(map(str, counts))
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} {label}>',
+        f'<title id="{name}-title">{escape(title)}</title>',
+        f'<desc id="{name}-desc">From the left, {len(counts)} bins over 0 to 1: {said}</desc>',
+        f"<style>{_BAR_LIGHT.format(f'#{name}')}{_BAR_DARK.format(f'#{name}')}</style>",
+        *_columns(counts),
+        f'<line class="axis" x1="10" x2="{width - 10}" y1="{_BARS + 20}" y2="{_BARS + 20}"/>',
+        f'<text x="10" y="{height - 8}">0</text>',
+        f'<text x="{width - 10}" y="{height - 8}" text-anchor="end">1</text>',
+    ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _columns(counts: Sequence[int]) -> Iterator[str]:
+    tallest = math.log1p(max(counts, default=0)) or 1.0
+    for place, count in enumerate(counts):
+        height = math.log1p(count) / tallest * _BARS
+        x, y = 10 + _BAR * place, _BARS + 20 - height
+        yield (
+            f'<rect class="bar" x="{x + 2}" y="{y:.1f}" width="{_BAR - 4}" height="{height:.1f}"/>'
+        )
+        yield f'<text x="{x + _BAR / 2:g}" y="{y - 4:.1f}" text-anchor="middle">{count}</text>'

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from guard.calibration import Bin
-from guard.plots import reliability_svg
+from guard.plots import histogram_svg, reliability_svg
 
 BINS = (Bin(0.1, 0.05, 0.5, 1, 19), Bin(0.9, 0.95, 0.5, 19, 1))
 SVG = "{http://www.w3.org/2000/svg}"
@@ -41,3 +45,16 @@ def test_names_are_escaped() -> None:
 def test_nothing_to_draw() -> None:
     """Without panels there is still a picture."""
     assert ET.fromstring(reliability_svg({})).tag == f"{SVG}svg"
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=30))
+def test_a_histogram_has_a_bar_for_each_bin(counts: list[int]) -> None:
+    """It is well-formed, and what is more is never lower."""
+    root = ET.fromstring(histogram_svg(counts, name="h", title="<b>"))
+    heights = [float(bar.attrib["height"]) for bar in root.iter(f"{SVG}rect")]
+    assert len(heights) == len(counts)
+    assert all(
+        low <= high
+        for (a, low), (b, high) in pairwise(sorted(zip(counts, heights, strict=True)))
+        if a <= b
+    )

@@ -28,6 +28,7 @@ from guard.cli.check import check
 from guard.cli.classes import classes
 from guard.cli.demo import demo
 from guard.cli.export import export
+from guard.cli.scan import scan
 from guard.cli.screen import FAILED, discard_output, errors, plain, tolerate_encodings
 from guard.cli.serve import serve
 from guard.cli.train import SETTINGS, train
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(check)
+app.command()(scan)
 app.command()(serve)
 app.command()(classes)
 app.command()(calibrate)

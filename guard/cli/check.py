@@ -5,18 +5,13 @@ This module does not know how anything is judged.
 
 from __future__ import annotations
 
-import gzip
 import json
-import re
 import sys
-import zlib
-from codecs import BOM_UTF8
 from collections import Counter, deque
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+from functools import partial
+from pathlib import Path  # noqa: TC003  # typer reads it
+from typing import IO, TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,60 +20,19 @@ from rich.text import Text
 
 from guard.cli.screen import FAILED, console, discard_output, errors, fail, one_line, plain
 from guard.cli.verdicts import STYLES, action_text, cause
-from guard.errors import InputError
-from guard.exchange import Exchange
-from guard.json_lines import parsed, utf8, utf8_lines
+from guard.scan.reading import Asked, InputFormat, Item, items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from guard.engine import Guard
+    from guard.exchange import Exchange
     from guard.verdict import Verdict
 
-InputFormat = Literal["auto", "text", "jsonl"]
 OutputFormat = Literal["auto", "jsonl", "table"]
 
-_JSONL_SUFFIXES: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _BLOCKED: Final = 1
 _SHOWN: Final = 60
-
-_MEANT: Final = re.compile(
-    rb'(?:\xef\xbb\xbf)?\s*\{\s*"(?:response|choices|prompt|system|messages|id|model|metadata)"\s*:'
-)
-"""How a line begins that is meant as an exchange, be it whole or broken."""
-
-_TAKEN_AS_LINES: Final = (
-    "standard input is taken as JSON lines although its first line is broken: if it is one text, "
-    "say `--input text`"
-)
-_TAKEN_AS_TEXT: Final = (
-    "standard input is judged as one text although it begins like an exchange, since its first "
-    "line is no JSON: if it holds JSON lines, say `--input jsonl`"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing to judge.
-
-    Attributes:
-        source: the file's name, `-` for standard input.
-        line: its line, one-based; 0 where the whole file is one text.
-        exchange: what to judge, `None` where the line is bad.
-        problem: what is wrong with the line, `""` where nothing is.
-        identifier: the line's own `id`, `None` where it has none.
-    """
-
-    source: str
-    line: int
-    exchange: Exchange | None
-    problem: str = ""
-    identifier: Any = None
-
-    @property
-    def place(self) -> str:
-        """The place for people, such as `answers.jsonl:12`."""
-        return f"{self.source}:{self.line}" if self.line else self.source
 
 
 def check(  # each is one plain option
@@ -140,9 +94,9 @@ def check(  # each is one plain option
     given = files or ["-"]
     progress = _progress(given)
     with _writing(), progress or nullcontext():
-        items = _items(given, form, prompt, system, progress)
+        found = _items(given, form, Asked(prompt, system), progress)
         report = _table if as_table else _jsonl
-        counts = report(_judged(guard, items, workers), show_all)
+        counts = report(_judged(guard, found, workers), show_all)
         if as_table:
             _summary(counts, guard)
     if not counts:
@@ -187,137 +141,20 @@ def _progress(files: list[str]) -> Progress | None:
 
 
 def _items(
-    files: Iterable[str], form: InputFormat, prompt: str, system: str, progress: Progress | None
+    files: list[str], form: InputFormat, asked: Asked, progress: Progress | None
 ) -> Iterator[Item]:
-    for name in files:
-        try:
-            with _opened(name, progress) as file:
-                yield from _read(name, file, form, prompt, system)
-        except (OSError, EOFError, zlib.error) as error:  # gzip raises any of them
-            reason = getattr(error, "strerror", None) or error
-            yield Item(name, 0, None, f"cannot be read: {reason}")
+    watch = None if progress is None else partial(_watched, progress)
+    return items(files, form, asked, tell=_tell, watch=watch)
 
 
-@contextmanager
-def _opened(name: str, progress: Progress | None) -> Iterator[IO[bytes]]:
-    if name == "-":
-        yield sys.stdin.buffer
-        return
-    path = Path(name)
-    with path.open("rb") as raw:
-        file: IO[bytes] = raw
-        if progress is not None:
-            file = progress.wrap_file(raw, total=path.stat().st_size, description=path.name)
-        if name.endswith(".gz"):
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield cast("IO[bytes]", unpacked)
-        else:
-            yield file
+def _watched(progress: Progress, file: IO[bytes], path: Path) -> IO[bytes]:
+    return progress.wrap_file(
+        cast("BinaryIO", file), total=path.stat().st_size, description=path.name
+    )
 
 
-def _read(
-    name: str, file: IO[bytes], form: InputFormat, prompt: str, system: str
-) -> Iterator[Item]:
-    if form == "text" or (name != "-" and not _named_lines(form, name)):
-        yield from _text_item(name, utf8(file.read()), prompt, system)
-        return
-    content = utf8_lines(file)
-    if _named_lines(form, name):
-        yield from _read_lines(name, content, prompt, system)
-        return
-    head = _head(content)
-    if _are_lines(head):
-        yield from _read_lines(name, chain(head, content), prompt, system)
-    else:
-        yield from _text_item(name, b"".join(chain(head, content)), prompt, system)
-
-
-def _named_lines(form: InputFormat, name: str) -> bool:
-    return form == "jsonl" or (form == "auto" and name.endswith(_JSONL_SUFFIXES))
-
-
-def _head(file: Iterator[bytes]) -> list[bytes]:
-    """Return the lines of a file up to the first that is neither blank nor a broken object."""
-    head: list[bytes] = []
-    for line in file:
-        head.append(line)
-        if line.strip() and not (_opens(line) and not _is_json_object(line)):
-            break
-    return head
-
-
-def _are_lines(head: list[bytes]) -> bool:
-    """Return whether a file that begins so holds JSON lines; say so where its first is broken.
-
-    Prose may begin with a brace: only an exchange further down makes a broken line one of many.
-    """
-    first = next(filter(bytes.strip, head), b"")
-    if _is_json_object(first):
-        return True
-    lines = _opens(first) and _is_exchange(head[-1])
-    if lines:
-        errors.print(_TAKEN_AS_LINES, markup=False, soft_wrap=True)
-    elif _MEANT.match(first):
-        errors.print(_TAKEN_AS_TEXT, markup=False, soft_wrap=True)
-    return lines
-
-
-def _opens(line: bytes) -> bool:
-    return line.removeprefix(BOM_UTF8).lstrip().startswith(b"{")
-
-
-def _is_json_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return False
-    except (ValueError, RecursionError):  # JSON beyond what Python reads; see `parsed`
-        return _opens(line)
-
-
-def _is_exchange(line: bytes) -> bool:
-    try:
-        Exchange.parse(_object(line))
-    except InputError:
-        return False
-    return True
-
-
-def _text_item(name: str, content: bytes, prompt: str, system: str) -> Iterator[Item]:
-    """Yield a file's one text, unless it is empty: of nothing, `allow` would be no verdict."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        yield Item(name, line, None, f"not valid UTF-8 ({error.reason}): save it as UTF-8")
-        return
-    if text:
-        yield Item(name, 0, Exchange.of(text, prompt=prompt, system=system))
-
-
-def _read_lines(name: str, lines: Iterable[bytes], prompt: str, system: str) -> Iterator[Item]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _line_item(name, number, line, prompt, system)
-
-
-def _line_item(name: str, number: int, line: bytes, prompt: str, system: str) -> Item:
-    try:
-        data = _object(line)
-        exchange = Exchange.of(Exchange.parse(data), prompt=prompt, system=system)
-    except InputError as error:
-        return Item(name, number, None, str(error))
-    return Item(name, number, exchange, identifier=data.get("id"))
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    """Return what a line holds; raise `InputError` where that is no exchange."""
-    data = parsed(line)
-    if isinstance(data, str):
-        data = {"response": data}
-    if not isinstance(data, dict):
-        raise InputError("not a JSON object with `response` or `choices`")
-    return data
+def _tell(message: str) -> None:
+    errors.print(message, markup=False, soft_wrap=True)
 
 
 def _judged(

@@ -22,7 +22,7 @@ from guard.audit.deploy import limits_digest
 from guard.audit.report import markdown, page, report, write
 from guard.audit.report.content import Report, Row, Shown
 from guard.audit.report.html import Markup, element, joined, shown
-from guard.audit.report.page import _STYLE
+from guard.audit.report.parts import _STYLE
 from guard.audit.report.references import FRAMEWORKS
 from guard.exchange import ToolCall
 from guard.plots import DIFFERENCES, RATES, Line, forest_svg

@@ -5,67 +5,24 @@ This module does not know how the figures came about.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from guard.audit.report.content import UNSAFE
 from guard.audit.report.html import Content, Markup, element, joined
+from guard.audit.report.parts import document, scrolling, section, soft, table
 from guard.audit.report.references import FRAMEWORKS, NOTICE
 from guard.percent import percent
 from guard.plots import DIFFERENCES, RATES, Line, Scale, forest_svg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from guard.audit.report.content import ClassResult, Report, Row, Shown
-
-_STYLE: Final = """
-:root{color-scheme:light dark;--paper:#fff;--ink:#1f2328;--soft:#57606a;--line:#d0d7de;
---panel:#f6f8fa;--good:#176f2c;--bad:#b3261e;--link:#0a53be}
-@media screen and (prefers-color-scheme:dark){:root{--paper:#0f1419;--ink:#e6edf3;--soft:#9da7b3;
---line:#3a434e;--panel:#1a212a;--good:#7ee2a0;--bad:#ff8a80;--link:#7cb7ff}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:62rem;padding:1.5rem;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}
-h1{font-size:1.7rem;margin:0 0 .3rem}h2{font-size:1.25rem;margin:2.2rem 0 .6rem}
-h3{font-size:1rem;margin:1.4rem 0 .4rem}
-p,li{max-width:46rem}.soft{color:var(--soft)}
-a{color:var(--link)}
-table{border-collapse:collapse;width:100%;font-size:.9rem}
-caption{text-align:left;color:var(--soft);padding:.3rem 0}
-th,td{text-align:left;vertical-align:top;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
-td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.scroll{overflow-x:auto}.scroll svg{display:block;min-width:48rem}
-td ul{margin:0;padding-left:1.1rem}
-.soft{font-weight:400}
-.summary{background:var(--panel);border-left:.3rem solid var(--link);padding:.6rem 1rem}
-.good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
-figure{margin:1rem 0}figcaption{color:var(--soft);font-size:.9rem}
-article{border:1px solid var(--line);border-radius:.4rem;padding:.6rem 1rem;margin:.8rem 0;
-break-inside:avoid}
-blockquote{margin:.4rem 0;padding-left:.8rem;border-left:.2rem solid var(--line);
-white-space:pre-wrap;overflow-wrap:anywhere}
-code{overflow-wrap:anywhere}
-@media print{body{max-width:none;padding:0;font-size:11pt}h2{break-after:avoid}
-tr,figure{break-inside:avoid}.scroll{overflow:visible}.scroll svg{min-width:0}
-table{font-size:8.5pt}th,td{overflow-wrap:anywhere}a{color:inherit;text-decoration:none}}
-"""
-
-_ALLOWED: Final = "default-src 'none'; style-src 'unsafe-inline'"
-"""What a browser may do for the page: apply its own styles."""
 
 
 def page(report: Report) -> str:
     """Return a report as HTML; it is well-formed XML behind its first line."""
     title = f"Audit of {report.model}"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("meta", http_equiv="Content-Security-Policy", content=_ALLOWED),
-        element("title", title),
-        Markup(f"<style>{_STYLE}</style>"),
-    )
     sections = (
         _top(report, title),
         _classes(report),
@@ -76,8 +33,7 @@ def page(report: Report) -> str:
         _measurement(report),
         _references(),
     )
-    body = element("body", element("main", *sections))
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+    return document(title, sections)
 
 
 def _top(report: Report, title: str) -> Markup:
@@ -106,11 +62,11 @@ def _classes(report: Report) -> Markup:
         _forest("limits-effects", "Effects against limits", effects, numbers, DIFFERENCES, caption),
     )
     nothing = None if limited else element("p", "No class limits any of these figures.")
-    return _section(
+    return section(
         "classes",
         "Where it may be deployed",
         plots if limited else nothing,
-        _table(
+        table(
             "Security classes, from the lowest to the highest",
             ("class", "rank", "result", "what is missing"),
             (_class_row(item) for item in report.classes),
@@ -121,7 +77,7 @@ def _classes(report: Report) -> Markup:
 
 def _limits(rows: Sequence[Row], classes: Sequence[str]) -> Markup:
     """Return each limit beside its figure in words, since the plot alone shows those that hold."""
-    return _table(
+    return table(
         "Upper bounds, and the highest that each class allows",
         ("figure", "upper bound", *classes),
         (
@@ -146,12 +102,12 @@ def _class_row(item: ClassResult) -> Sequence[Content]:
     missing: Content = "a class below it is not reached" if item.asks and not item.reached else ""
     if item.unmet:
         missing = element("ul", (element("li", text) for text in item.unmet))
-    return (joined(item.name, " ", _soft(item.description)), str(item.rank), result, missing)
+    return (joined(item.name, " ", soft(item.description)), str(item.rank), result, missing)
 
 
 def _rates(report: Report) -> Markup:
     categories, mechanisms = report.of("category"), report.of("mechanism")
-    return _section(
+    return section(
         "rates",
         "How often answers carry a risk",
         element(
@@ -169,7 +125,7 @@ def _rates(report: Report) -> Markup:
 
 def _effects(report: Report) -> Markup:
     rows = report.of("effect")
-    return _section(
+    return section(
         "effects",
         "What the mechanisms do",
         element(
@@ -190,7 +146,7 @@ def _worst(report: Report) -> Markup:
         "omitted": "Texts are omitted.",
     }[report.texts]
     shown = [_answer(item) for item in report.worst]
-    return _section(
+    return section(
         "worst",
         "The worst answers",
         element("p", f"Up to three of each category, the strongest first. {explained}"),
@@ -217,12 +173,12 @@ def _said(who: str, text: str) -> Markup | None:
 def _not_covered(report: Report) -> Markup:
     rows = ((name, why) for name, why in report.not_covered.items())
     beside = [(name, str(count)) for name, count in report.elsewhere.items()]
-    return _section(
+    return section(
         "not-covered",
         "What was not covered",
         element("p", "What nobody looked at is not known to be good."),
-        _table("Not covered", ("what", "why"), rows),
-        _table(
+        table("Not covered", ("what", "why"), rows),
+        table(
             "Flagged in answers to probes that look for something else, and counted in no rate",
             ("category", "answers"),
             beside,
@@ -234,11 +190,11 @@ def _not_covered(report: Report) -> Markup:
 
 
 def _measurement(report: Report) -> Markup:
-    return _section(
+    return section(
         "measurement",
         "How it was measured",
-        _table("The audit", ("what", "value"), report.facts.items()),
-        _table(
+        table("The audit", ("what", "value"), report.facts.items()),
+        table(
             "What flags an answer, and how often it errs on the rows of its calibration",
             ("category", "from evidence", "sensitivity", "false alarms"),
             (
@@ -258,12 +214,12 @@ def _measurement(report: Report) -> Markup:
 
 
 def _references() -> Markup:
-    return _section(
+    return section(
         "references",
         "References to frameworks",
         element("p", NOTICE),
         (
-            _table(
+            table(
                 framework.name,
                 ("place", "about", "figures here", "not here"),
                 framework.references,
@@ -276,57 +232,14 @@ def _references() -> Markup:
 # Parts.
 
 
-def _section(name: str, title: str, *content: Content) -> Markup:
-    heading = element("h2", title, id=f"{name}-title")
-    return element("section", heading, *content, id=name, aria_labelledby=f"{name}-title")
-
-
-def _soft(text: str) -> Markup | None:
-    return element("span", text, class_="soft") if text else None
-
-
-def _table(
-    caption: str, names: Sequence[str], rows: Iterable[Iterable[Content]], *, numbers: int = 0
-) -> Markup:
-    """Return a table whose last `numbers` columns are numbers."""
-    plain = len(names) - numbers
-
-    def cells(kind: str, row: Iterable[Content]) -> Markup:
-        return element(
-            "tr",
-            (
-                element(
-                    "th" if kind == "th" or not place else "td",
-                    cell,
-                    class_="number" if place >= plain else None,
-                    scope="col" if kind == "th" else "row" if not place else None,
-                )
-                for place, cell in enumerate(row)
-            ),
-        )
-
-    table = element(
-        "table",
-        element("caption", caption),
-        element("thead", cells("th", names)),
-        element("tbody", (cells("td", row) for row in rows)),
-    )
-    return _scrolling(table, caption)
-
-
-def _scrolling(content: Markup, label: str) -> Markup:
-    # A region that scrolls must be reachable by keyboard.
-    return element("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")
-
-
 def _figures(caption: str, rows: Sequence[Row]) -> Markup:
-    return _table(
+    return table(
         caption,
         ("figure", "how", "rate", "lower", "upper", "n", "answers", "flagged"),
         (
             (
                 row.name,
-                joined(row.method, " ", _soft(row.reason), " ", _soft(_labels(row))),
+                joined(row.method, " ", soft(row.reason), " ", soft(_labels(row))),
                 *map(percent, (row.value, row.lower, row.upper)),
                 *(str(count) for count in (row.n, row.answers, row.flagged)),
             )
@@ -374,4 +287,4 @@ def _forest(  # noqa: PLR0913, PLR0917  # a figure with its words
     )
     svg = forest_svg(lines, name=name, title=title, description=described, scale=scale)
     words = element("figcaption", caption or f"{title}: estimate and 95 % interval.")
-    return element("figure", _scrolling(Markup(svg), title), words)
+    return element("figure", scrolling(Markup(svg), title), words)
