@@ -35,7 +35,7 @@ except ImportError as error:
     raise MissingExtraError("ray", "ray") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from guard.scan.reading import Line
@@ -161,7 +161,7 @@ class Judge:
 
 def judged(
     batches: Iterable[Sequence[Line]], *, settings: Settings, workers: int
-) -> Iterator[list[Result]]:
+) -> Generator[list[Result]]:
     """Yield the results of each batch of lines, in their order, from actors with a core each.
 
     Uses the Ray that is connected to, else that of `RAY_ADDRESS`, else starts one on this machine
@@ -189,7 +189,7 @@ def judged(
             while waiting:
                 yield _result(*waiting.popleft())
         finally:
-            for actor in actors:
+            for actor in actors if ray.is_initialized() else ():
                 ray.kill(actor)
 
 

@@ -74,6 +74,7 @@ FRAMEWORKS: Final = (
     Framework("openai_agents", "openai-agents", ("openai-agents",)),
     Framework("litellm", "litellm", ("litellm",), _PROXY, ("server/test_litellm.py",)),
     Framework("transformers", "transformers", ("transformers",)),
+    Framework("ray", "ray", ("ray",)),
 )
 """All that are tested here."""
 

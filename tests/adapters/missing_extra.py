@@ -16,6 +16,7 @@ FRAMEWORKS: Final = (
     "llama_index",
     "agents",
     "litellm",
+    "ray",
 )
 """Packages of which each adapter loads its own alone."""
 
