@@ -44,6 +44,10 @@ def test_a_checkout_without_links_builds_the_same_wheel(tmp_path: Path) -> None:
     assert built == wheel_files(tmp_path / "linked")
     assert {f"guard/adapters/{file.name}" for file in (ROOT / "adapters").glob("*.py")} <= built
     assert "guard/policies/public.yaml" in built
+    pages = ROOT / "guard/server/review"
+    parts = [*pages.glob("*.css"), *pages.glob("*.svg"), *pages.glob("templates/*.html")]
+    assert len(parts) > 5
+    assert {part.relative_to(ROOT).as_posix() for part in parts} <= built
 
 
 def test_typer_is_new_enough_for_the_commands() -> None:

@@ -95,6 +95,10 @@ def serve(
 
         guard serve --hash-key
 
+    **Review pages** at `/guard/review`, on which people read the journal and say which flags were
+    right, are there where the settings file names hashes of their keys: `review: {keys: [...],
+    labels: labels.jsonl}`.
+
     **Stopping**: after SIGTERM or Ctrl-C new requests get a 503 and running ones may end; a
     second one cuts them off.
 

@@ -262,7 +262,7 @@ class Journal:
             size = size if limit is None else min(limit, size)
             places = self._places(_behind(query, after).limit(size))
             for first in range(0, len(places), _PAGE):
-                yield from self.at(places[first : first + _PAGE])
+                yield from self.rows_at(places[first : first + _PAGE])
             if len(places) < size:
                 return
             limit = None if limit is None else limit - len(places)
@@ -277,7 +277,7 @@ class Journal:
         query = _wanted(cast("Select[Any]", select(_rows.c.created, _rows.c.id)), filters)
         return self._places(_behind(_in_order(query), after).limit(limit))
 
-    def at(self, places: Sequence[Place]) -> Iterator[Record]:
+    def rows_at(self, places: Sequence[Place]) -> Iterator[Record]:
         """Yield the rows at `places`, a few hundred at most, without those deleted meanwhile."""
         found = self._fetched(select(_rows).where(_rows.c.id.in_([each.id for each in places])))
         rows = {row["id"]: row for row in found}

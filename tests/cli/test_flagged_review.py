@@ -57,9 +57,11 @@ class Running(NamedTuple):
 @contextmanager
 def running(*command: str) -> Iterator[Running]:
     """Run a command until it has printed the link."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(
-        [sys.executable, "-m", "guard", *command], text=True, encoding="utf-8", **pipes
+        [sys.executable, "-m", "guard", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
     ) as process:
         assert process.stdout is not None
         wanted = re.compile(rf"http://127\.0\.0\.1:\d+{PATH}/enter\S+")

@@ -1093,7 +1093,7 @@ class TestReviewing:
             journal.write(each)
         whole = [each.id for each in journal.list()]
         assert [each.id for each in journal.places(99)] == whole
-        assert [each.id for each in journal.at(journal.places(3))] == whole[:3]
+        assert [each.id for each in journal.rows_at(journal.places(3))] == whole[:3]
         for number, each in enumerate(list(journal.list())):
             behind = journal.list(after=store.place_of(each))
             assert [other.id for other in behind] == whole[number + 1 :]

@@ -17,10 +17,10 @@ from guard.errors import ConfigurationError
 from guard.heads import BelongsTo, HeadCalibration, OwnHead
 from guard.journal.store import Journal
 from guard.policy import BUILTIN, load_class
-from guard.server.guards import NOTHING, Guards, Judges, Loader, open_journal
+from guard.server.guards import Guards, Judges, Loader, open_journal
 from guard.server.load import Load
 from guard.server.metrics import Metrics
-from guard.server.settings import ClientKey, ServerSettings
+from guard.server.settings import NOTHING, ClientKey, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -373,7 +373,7 @@ class Review:
         older = query.at(wanted[PAGE - 1]) if len(wanted) > PAGE else None
         if older is None and len(places) == SCANNED:
             older = query.at(places[-1])
-        records = self._journal.at(wanted[:PAGE])
+        records = self._journal.rows_at(wanted[:PAGE])
         lines = [views.line_of(record, flags.flags_in(record), known) for record in records]
         return views.Rows(query, tuple(lines), None, older)
 

@@ -89,7 +89,7 @@ class FlagIndex:
     def _batch(self, places: Sequence[Place]) -> Mapping[str, RowFlags]:
         with self._busy:
             known = {each.id: self._known[each.id] for each in places if each.id in self._known}
-        rows = list(self._journal.at([each for each in places if each.id not in known]))
+        rows = list(self._journal.rows_at([each for each in places if each.id not in known]))
         fresh = {row.id: flags_in(row) for row in rows}
         # A row that is not complete yet may still be flagged for more.
         self._remember({row.id: fresh[row.id] for row in rows if row.complete})
