@@ -60,7 +60,7 @@ def _top(summary: Mapping[str, Any]) -> Markup:
     actions = summary["actions"]
     said = [f"{_number(actions[name]['count'])} {_DONE[name]}" for name in ACTIONS]
     bad = summary["bad"]
-    lost = f"{_number(bad)} lines could not be judged: nothing is known of them." if bad else None
+    lost = f"Lines that could not be judged, of which nothing is known: {_number(bad)}."
     return element(
         "header",
         element("h1", f"Scan under class {summary['class']}"),
@@ -68,7 +68,7 @@ def _top(summary: Mapping[str, Any]) -> Markup:
         element(
             "div",
             element("p", f"{_number(summary['exchanges'])} exchanges: {', '.join(said)}."),
-            element("p", lost, class_="bad") if lost else None,
+            element("p", lost, class_="bad") if bad else None,
             class_="summary",
         ),
     )
@@ -138,7 +138,7 @@ def _compared(summary: Mapping[str, Any]) -> Markup | None:
     rows = (
         (
             name,
-            *(_cells(each["actions"][action]) for action in ACTIONS),
+            *(_brief(each["actions"][action]) for action in ACTIONS),
             _number(each["stricter"]),
             _number(each["milder"]),
         )
@@ -207,15 +207,15 @@ def _coverage(summary: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -
         (each["detector"], each["status"], _number(each["exchanges"])) for each in found["failures"]
     ]
     said = (
-        f"Of {_number(found['incomplete'])} exchanges not everything was judged: a detector failed "
-        "or did not answer in time. The class decided on them as its `on_failure` says."
-        if found["incomplete"]
-        else "All texts of all exchanges were judged to their end by every detector."
+        "A detector failed or did not answer in time, and the class did as `on_failure` says, in "
+        f"so many exchanges: {_number(found['failed'])}."
+        if found["failed"]
+        else "No detector failed."
     )
     return section(
         "coverage",
         "What was not judged",
-        element("p", said, class_="bad" if found["incomplete"] else None),
+        element("p", said, class_="bad" if found["failed"] else None),
         table("Detectors", ("detector", "what happened", "exchanges"), failed, numbers=1)
         if failed
         else None,
@@ -261,9 +261,13 @@ def _share_table(caption: str, what: str, found: Mapping[str, Mapping[str, float
     return table(caption, (what, "exchanges", "share", "lower", "upper"), rows, numbers=4)
 
 
+def _brief(found: Mapping[str, float]) -> str:
+    return f"{_number(int(found['count']))} · {percent(found['share'])}"
+
+
 def _cells(found: Mapping[str, float]) -> Content:
     ends = f" [{percent(found['low'])}, {percent(found['high'])}]"
-    return joined(f"{_number(int(found['count']))} · {percent(found['share'])}", soft(ends))
+    return joined(_brief(found), soft(ends))
 
 
 def _forest(name: str, title: str, found: Mapping[str, Mapping[str, float]]) -> Markup:

@@ -32,7 +32,7 @@ class Tally:
         """Count nothing yet."""
         self.actions: Counter[str] = Counter()
         self.bad = 0
-        self.incomplete = 0
+        self.failed = 0
         self.reached: dict[str, Counter[str]] = defaultdict(Counter)
         self.risks: dict[str, list[int]] = defaultdict(lambda: [0] * BINS)
         self.failures: Counter[tuple[str, str]] = Counter()
@@ -58,7 +58,7 @@ class Tally:
             self.compared[other][action, its] += 1
 
     def _take_coverage(self, coverage: Mapping[str, Any]) -> None:
-        self.incomplete += not coverage["complete"]
+        self.failed += bool(coverage["failures"])
         failed = {(each["detector"], each["status"]) for each in coverage["failures"]}
         self.failures.update(failed)
 
@@ -84,7 +84,7 @@ class Tally:
             "models": _groups(self.models, by_name=False),
             "days": _groups(self.days, by_name=True),
             "coverage": {
-                "incomplete": self.incomplete,
+                "failed": self.failed,
                 "failures": [
                     {"detector": detector, "status": status, "exchanges": count}
                     for (detector, status), count in sorted(self.failures.items())

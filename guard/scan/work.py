@@ -12,15 +12,16 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from guard.engine import Guard
+from guard.errors import ConfigurationError
 from guard.scan.reading import item
 from guard.verdict import coverage_dict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from guard.detectors.base import Detector, Finding, Passage
     from guard.journal.record import Record
@@ -101,6 +102,7 @@ class LineJudge:
         return [self._result(item(line)) for line in lines]
 
     def _other(self, security_class: SecurityClass, detectors: Sequence[Detector]) -> Guard:
+        _check_heads(self._settings.security_class, security_class)
         Guard(security_class, detectors)  # it sees which detector is the classifier
         return Guard(security_class, self._detectors)
 
@@ -169,6 +171,21 @@ class _Recalling:
 def renamed(record: Record, name: str) -> Record:
     """Return a record under another id, 32 hexadecimal digits."""
     return replace(record, id=name)
+
+
+def _check_heads(own: SecurityClass, other: SecurityClass) -> None:
+    """Refuse a class whose own categories other heads than those of the scan would find."""
+    from guard import heads, loading  # noqa: PLC0415  # as above
+
+    there, wanted = (
+        {heads.read(Path(name)).digest for name in loading.head_files(each)}
+        for each in (own, other)
+    )
+    if not wanted <= there:
+        raise ConfigurationError(
+            f"class `{other.name}` has heads that class `{own.name}` has not, so that it cannot be "
+            "compared: scan under it by itself, into another folder"
+        )
 
 
 def _row(verdict: Verdict, security_class: SecurityClass) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from guard.engine import Guard
 from guard.errors import ConfigurationError
+from guard.heads import BelongsTo, HeadCalibration, OwnHead
 from guard.policy import builtin_classes, load_class
 from guard.scan.reading import Line
 from guard.scan.work import LineJudge, Settings
@@ -107,3 +108,32 @@ def test_a_class_that_nothing_can_judge_is_refused(tmp_path: Path) -> None:
     """A model that is not there is an error of its own, before any line."""
     with pytest.raises(ConfigurationError):
         LineJudge(Settings(load_class("public"), model=tmp_path))
+
+
+def test_a_class_with_other_heads_cannot_be_compared(tmp_path: Path) -> None:
+    """What other heads would find is not known, so that it is refused and not guessed."""
+    head = OwnHead(
+        category="rival_talk",
+        model=BelongsTo(name="clearance-minilm", version="1", digest=""),
+        weights=(0.0,),
+        intercept=1.0,
+        calibration=HeadCalibration(slope=1.0, intercept=0.0, minimum=-3.0, maximum=3.0),
+    )
+    head.write(tmp_path / "rival.json")
+    (tmp_path / "own.yaml").write_text(WITH_HEAD, "utf-8")
+    own = load_class(tmp_path / "own.yaml")
+    with pytest.raises(ConfigurationError, match="class `own` has heads that class `public` has"):
+        LineJudge(Settings(load_class("public"), compare=(own,)))
+
+
+WITH_HEAD = """\
+version: 1
+classes:
+  - name: own
+    rank: 2
+    heads: [rival.json]
+    limits:
+      rival_talk: {flag: 0.3, act: 0.8, remedy: block}
+    messages:
+      en: {blocked: "No.", replaced: "Else."}
+"""
