@@ -116,7 +116,7 @@ def scan(  # each is one plain option
 
         guard scan logs/*.jsonl.gz --class public --out scan/
 
-        guard scan logs/ --compare consumer --compare regulated
+        guard scan logs/ --compare internal --compare regulated
 
         guard scan logs/ --engine ray --workers 8
     """  # typer shows it
