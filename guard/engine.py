@@ -92,6 +92,11 @@ class Guard:
             problems = check_categories(stricter, _found(detectors))
         if journal is not None and redactor is None:
             problems += _unredacted(security_class, stricter)
+        if isinstance(journal, str | Path):
+            problems.append(
+                f"`journal` is the path `{journal}`: pass `Journal({str(journal)!r})`, or use "
+                "`Guard.load`, which takes paths"
+            )
         if problems:
             raise ConfigurationError(problems)
         self._journal = journal

@@ -334,6 +334,17 @@ class TestConfiguration:
         assert "`other`, which no detector finds: remove the limit" in other
         assert "pass a `redactor`" in redactor
 
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_a_path_is_no_journal(
+        self,
+        kind: Any,
+        make_class: Callable[..., SecurityClass],
+        word_detector: Callable[..., Detector],
+    ) -> None:
+        """It is told at the start, and not by the first row that cannot be kept."""
+        with pytest.raises(ConfigurationError, match="pass `Journal"):
+            Guard(make_class(), [word_detector()], journal=kind("rows.sqlite3"), redactor=str)
+
     def test_the_stricter_class_may_need_a_redactor(
         self,
         make_class: Callable[..., SecurityClass],
