@@ -9,7 +9,9 @@ This module does not know how a page looks, nor where rows and labels are kept.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -50,6 +52,9 @@ SCANNED: Final = 5000
 
 COUNTED: Final = 20_000
 """Of so many rows at most the categories are counted."""
+
+_THREADS: Final = 4
+"""Pages that are made at a time; the others wait."""
 
 _LARGEST: Final = 16 << 10
 """Bytes of a form."""
@@ -151,6 +156,8 @@ class Review:
         self._cookie = cookie
         self._local = local
         self._sessions = sessions or Sessions()
+        # Of its own: the loop's threads write the journal, for which answers wait.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="guard-review")
         self._index = flags.FlagIndex(journal)
         self._templates = Templates(
             base=PATH,
@@ -248,7 +255,8 @@ class Review:
             form,
             request.query_params.get("done", ""),
         )
-        return await asyncio.to_thread(route.answer, asked)
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        return await loop.run_in_executor(self._threads, context.run, route.answer, asked)
 
     def _session(self, request: Request) -> Session | None:
         return self._sessions.find(request.cookies.get(self._cookie, ""))

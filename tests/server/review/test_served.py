@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -135,6 +137,31 @@ def test_requests_are_counted_by_their_page(start: Callable[..., httpx2.Client])
     numbers = client.get("/metrics").text
     assert f'route="{PATH}/row/{{id}}",status="401"' in numbers
     assert "a" * 32 not in numbers
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files on this system")
+def test_answers_are_journalled_while_pages_are_stuck(
+    start: Callable[..., httpx2.Client], labels: Path
+) -> None:
+    """Pages have threads of their own, so that no number of slow ones keeps an answer waiting."""
+    client = start()
+    sign_in(client)
+    # To open it waits for somebody who writes.
+    os.mkfifo(labels)
+    # More than the event loop has threads.
+    many = 40
+    with ThreadPoolExecutor(many) as pool:
+        asked = [pool.submit(client.get, PATH, timeout=60) for _ in range(many)]
+        try:
+            while f"guard_in_flight {many}.0" not in client.get("/metrics").text:
+                pass
+            answer = client.post(CHECK, json={"response": LEAK}, headers=bearer(CLIENT))
+        finally:
+            stuck = labels.rename(labels.with_suffix(".stuck"))
+            labels.touch()
+            os.close(os.open(stuck, os.O_WRONLY))
+        assert {each.result().status_code for each in asked} == {200}
+    assert answer.status_code == 200
 
 
 class TestSettings:
