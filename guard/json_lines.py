@@ -10,12 +10,21 @@ from __future__ import annotations
 import json
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_LE
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from guard.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+
+GOING: Final = b"#"
+"""How a line begins that somebody began to take out and did not end; no JSON begins so."""
+
+
+def is_row(line: bytes) -> bool:
+    """Return whether a line holds anything: it is neither blank nor being taken out."""
+    return bool(line.strip()) and not line.lstrip().startswith(GOING)
 
 
 def utf8(content: bytes) -> bytes:

@@ -4,7 +4,8 @@
     {... as `guard flagged export` writes it ..., "label": 0}
 
 In a row of the journal `label` says whether the categories that its reasons name are really
-there: 1 the flag was right, 0 it was not, or an object as under `labels`.
+there: 1 the flag was right, 0 it was not, or an object as under `labels`. Blank lines, and those
+which begin with `#`, are passed over.
 
 This module does not know what the rows are for.
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guard.categories import CATEGORIES
 from guard.errors import InputError, did_you_mean
-from guard.json_lines import parsed, utf8_lines
+from guard.json_lines import is_row, parsed, utf8_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -116,7 +117,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with opened(path, "rb") as file:
             for number, line in enumerate(utf8_lines(file), start=1):
-                if line.strip():
+                if is_row(line):
                     yield number, line
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from guard.audit.errors import AuditError
 from guard.file_locks import BINARY, try_lock
+from guard.json_lines import GOING, is_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from io import RawIOBase
     from pathlib import Path
     from typing import Self
 
@@ -110,14 +112,14 @@ class LineFile:
         """Take out a row that was there when the file was opened; the disk has it so on return.
 
         Blanks stand in its place, so that no other row moves: whoever reads the file passes over
-        them. At the end of the file nothing stays. For a file without a header.
+        them. At the end of the file nothing stays. Where it breaks off halfway, the line begins
+        with `GOING`, and they pass over it as well. For a file without a header.
 
         Args:
             number: of the row in `rows`.
 
         Raises:
-            AuditError: the file cannot be written; where it broke off halfway, the line is
-                damaged and reading it says so.
+            AuditError: the file cannot be written, or was changed meanwhile.
         """
         start, end = self._places[number]
         with self._mutex:
@@ -134,8 +136,14 @@ class LineFile:
         # A file that is open for appending is written at its end, wherever one asks.
         with self._path.open("r+b", buffering=0) as file:
             file.seek(start)
-            file.write(b" " * (end - start))
-            os.fsync(file.fileno())
+            line = file.read(end - start)
+            if b"{" not in line or not _is_there(self._file, self._path):
+                raise AuditError(f"`{self._path}` was changed meanwhile: try again")
+            start += line.index(b"{")
+            # One byte is written wholly or not at all, and from then on the line says nothing.
+            _write(file, start, GOING)
+            _write(file, start + 1, b" " * (end - start - 1))
+            _write(file, start, b" ")
 
     def _edited(self) -> list[Mapping[str, Any]]:
         """Return the rows of a file without a header; one that is none of these stays as it is."""
@@ -143,9 +151,9 @@ class LineFile:
         rows = [
             self._placed(number, start, line)
             for number, (start, line) in enumerate(_with_starts(whole), start=1)
-            if line.strip()
+            if is_row(line)
         ]
-        if not last.strip():
+        if not is_row(last):
             return rows
         start = os.fstat(self._file).st_size - len(last)
         try:
@@ -195,6 +203,14 @@ class LineFile:
             f"{self._path}:{number}: cannot be read ({why}): delete this line, and what it held "
             f"is asked again{', or name another file' if self._header is None else ''}"
         )
+
+
+def _write(file: RawIOBase, start: int, content: bytes) -> None:
+    """Write at `start`; the disk has it on return."""
+    file.seek(start)
+    while content:
+        content = content[file.write(content) or 0 :]
+    os.fsync(file.fileno())
 
 
 def _with_starts(lines: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from guard.audit.lines import LineFile
 from guard.errors import InputError
-from guard.json_lines import parsed
+from guard.json_lines import is_row, parsed
 from guard.labelled import flags_of, labels_of
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class LabelFile:
     def _rows(self) -> Iterator[tuple[Mapping[str, Any], str]]:
         *lines, last = self.path.read_bytes().split(b"\n")
         for number, line in enumerate([*lines, last], start=1):
-            if not line.strip():
+            if not is_row(line):
                 continue
             try:
                 row = parsed(line)

@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import resource
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,6 +76,43 @@ def test_a_label_in_the_middle_is_taken_out(guard: Guard, journal: Journal, labe
     assert left == [lines[0], *lines[2:]]
     assert len(read(labels)) == len(rows) - 1
     assert len(LabelFile(labels).known()) == len(rows) - 1
+
+
+def test_what_is_broken_off_is_no_damage(
+    guard: Guard, journal: Journal, labels: Path, tmp_path: Path
+) -> None:
+    """While a label is taken out the file can be read at every moment, and the others are there."""
+    for number in range(3):
+        guard.check(f"{LEAK} {number}", prompt='{"a": {}}, é')
+    file, rows = LabelFile(labels), list(journal.list())
+    for each in rows:
+        file.say(each, "secret_leak", right=True)
+    states = [labels.read_bytes()]
+
+    def look(*_: object) -> None:
+        if (now := labels.read_bytes()) != states[-1]:
+            states.append(now)
+
+    # Called at every call of a function, those of the system included.
+    sys.setprofile(look)
+    try:
+        file.take_back(text_of(rows[1]), "secret_leak")
+    finally:
+        sys.setprofile(None)
+    look()
+    others = {(text_of(each), "secret_leak") for each in (rows[0], rows[2])}
+    for before, after in pairwise(states):
+        changed = [at for at in range(len(before)) if before[at] != after[at]]
+        # A kill leaves a write's beginning; a power cut may leave its end alone.
+        for cut in changed[:: max(1, len(changed) // 40)]:
+            for state in (after[:cut] + before[cut:], before[:cut] + after[cut:]):
+                copy = tmp_path / "copy.jsonl"
+                copy.write_bytes(state)
+                assert set(LabelFile(copy).known()) >= others
+                assert len(read(copy)) in {2, 3}
+                with LineFile(copy, None) as opened:
+                    assert len(opened.rows) in {2, 3}
+    assert set(file.known()) == others
 
 
 def test_other_labels_of_the_same_line_stay(row: Record, labels: Path) -> None:
