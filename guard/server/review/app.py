@@ -476,8 +476,15 @@ def is_page(path: str) -> bool:
 
 
 def _query(form: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the filters of the page that a form was on."""
-    return dict(parse_qsl(form.get("query", "").removeprefix("?"), max_num_fields=_FIELDS))
+    """Return the filters of the page that a form was on.
+
+    Raises:
+        Problem: there are more than a page has.
+    """
+    try:
+        return dict(parse_qsl(form.get("query", "").removeprefix("?"), max_num_fields=_FIELDS))
+    except ValueError:
+        raise _unreadable() from None
 
 
 def _nowhere() -> Problem:
@@ -511,7 +518,7 @@ def _check_origin(request: Request) -> None:
     """
     site = request.headers.get("sec-fetch-site")
     origins, hosts = request.headers.getlist("origin"), request.headers.getlist("host")
-    own = len(origins) == 1 and [urlsplit(origins[0]).netloc.lower()] == [h.lower() for h in hosts]
+    own = len(origins) == 1 and [_netloc_of(origins[0])] == [host.lower() for host in hosts]
     if site not in (None, "same-origin") or (site is None and not own):
         raise Problem(
             403,
@@ -543,7 +550,18 @@ async def _fields(request: Request) -> Mapping[str, str]:
             )
         )
     except ValueError:
-        raise Problem(400, "This form cannot be read", "Use the buttons of the pages.") from None
+        raise _unreadable() from None
+
+
+def _unreadable() -> Problem:
+    return Problem(400, "This form cannot be read", "Use the buttons of the pages.")
+
+
+def _netloc_of(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _host_of(url: str) -> str:

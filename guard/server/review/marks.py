@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from markupsafe import Markup
 
-from guard.text.visible import escape_of
+from guard.text.visible import escape_of, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -81,8 +81,9 @@ def _piece(text: str, start: int, end: int, names: tuple[str, ...]) -> Markup:
     inner = Markup(_SPECIAL.sub(_shown, part.replace("\r\n", "\n")))  # noqa: S704
     if not names or not inner:
         return inner
+    title = plain(", ".join(names))
     depth = "several" if len(names) > 1 else "one"
-    return Markup('<mark class="{}" title="{}">{}</mark>').format(depth, ", ".join(names), inner)
+    return Markup('<mark class="{}" title="{}">{}</mark>').format(depth, title, inner)
 
 
 def _shown(match: re.Match[str]) -> str:

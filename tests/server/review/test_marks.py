@@ -88,3 +88,8 @@ def test_the_work_grows_with_the_text_and_the_spans_alone() -> None:
 def test_a_title_is_no_markup() -> None:
     """A category's name is whatever somebody called it."""
     assert 'title="&#34;&gt;"' in str(marked("a", [Span(0, 1, '">')]))
+
+
+def test_a_title_hides_nothing() -> None:
+    """What reorders a name or cannot be sent is written out, as in the text."""
+    assert r'title="\u202e\udc80"' in str(marked("a", [Span(0, 1, "\u202e\udc80")]))

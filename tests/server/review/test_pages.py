@@ -180,6 +180,7 @@ class TestForms:
             {"origin": "https://evil.example"},
             {"origin": "null"},
             {"origin": ""},
+            {"origin": "http://["},
             {"sec-fetch-site": "cross-site"},
             {"sec-fetch-site": "same-site"},
         ):
@@ -219,6 +220,7 @@ class TestForms:
         assert pages.say(page, "maybe").status_code == 400
         assert pages.say(page, "right", row="f" * 32).status_code == 404
         assert pages.say(page, "right", row="").status_code == 404
+        assert pages.say(page, "right", query="a=1&" * 100).status_code == 400
         changed = pages.say(page, "right", text="0" * 64)
         assert changed.status_code == 409
         assert "has changed since" in changed.text
