@@ -255,8 +255,12 @@ class Review:
             form,
             request.query_params.get("done", ""),
         )
-        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
-        return await loop.run_in_executor(self._threads, context.run, route.answer, asked)
+        context = contextvars.copy_context()
+
+        def make() -> Response:
+            return context.run(route.answer, asked)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, make)
 
     def _session(self, request: Request) -> Session | None:
         return self._sessions.find(request.cookies.get(self._cookie, ""))
