@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from guard.engine import Guard
 from guard.errors import ConfigurationError
+from guard.journal.record import jsonable
 from guard.scan.reading import item
 from guard.verdict import coverage_dict
 
@@ -109,7 +110,7 @@ class LineJudge:
     def _result(self, found: Item) -> Result:
         place: dict[str, Any] = {"file": found.source, "line": found.line or None}
         if found.identifier is not None:
-            place["id"] = found.identifier
+            place["id"] = _shallow(found.identifier)
         if found.exchange is None:
             return Result(place | {"error": found.problem})
         try:
@@ -131,7 +132,7 @@ class LineJudge:
             }
         if self._settings.texts:
             row["text"] = verdict.delivered
-        return Result(row, self._kept.record)
+        return Result(row, _sendable(self._kept.record))
 
 
 class _Kept:
@@ -166,6 +167,16 @@ class _Recalling:
     def forget(self) -> None:
         # A new one, since a pass that was given up may still write into the old one.
         self._said = {}
+
+
+def _shallow(value: Any) -> Any:
+    """Return a value without levels that are too deep to be sent between processes."""
+    return jsonable(value) if isinstance(value, dict | list) else value
+
+
+def _sendable(record: Record | None) -> Record | None:
+    """Return a record as journals keep it, since what is nested too deeply cannot be pickled."""
+    return record and replace(record, metadata=jsonable(record.metadata))
 
 
 def renamed(record: Record, name: str) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,6 +96,16 @@ def test_a_bad_line_is_an_error(judge: LineJudge, text: str) -> None:
     found = row(judge, text)
     assert found["error"]
     assert "action" not in found
+
+
+@pytest.mark.parametrize("key", ["id", "metadata"])
+def test_what_is_nested_deeply_costs_no_other_line(judge: LineJudge, key: str) -> None:
+    """A line is judged whatever is around its answer, and its result can leave a process."""
+    deep = "[" * 800 + "]" * 800
+    text = line(LEAK)[:-1] + f', "{key}": {{"a": {deep}}}}}'
+    (result,) = judge([Line("log.jsonl", 1, text.encode("utf-8"))])
+    assert result.row["action"] == "rewrite"
+    assert pickle.loads(pickle.dumps(result)) == result
 
 
 def test_delivered_text_is_kept_on_request() -> None:
