@@ -134,7 +134,7 @@ class Judge:
             self._row(dict(zip(self._columns.names, row, strict=True)))
             for row in zip(*values, strict=True)
         ]
-        return _with(batch, {name: [row[name] for row in rows] for name in COLUMNS})
+        return _with(batch, {name: [_column_text(row[name]) for row in rows] for name in COLUMNS})
 
     def _row(self, values: Mapping[str, Any]) -> dict[str, str | None]:
         try:
@@ -291,6 +291,11 @@ def _is_null(value: Any) -> bool:
 
 
 # Formats of batches.
+
+
+def _column_text(text: str | None) -> str | None:
+    """Return a text without lone surrogates, which columns of Arrow and pandas cannot hold."""
+    return text and text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _names(batch: Any) -> list[str]:

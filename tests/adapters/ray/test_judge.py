@@ -83,6 +83,14 @@ def test_an_empty_batch(judge: Judge, form: str) -> None:
     assert [read(found, name) for name in COLUMNS] == [[]] * len(COLUMNS)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_half_a_character_costs_no_other_row(form: str) -> None:
+    """A lone surrogate, which JSON can write and UTF-8 cannot, is replaced in what is added."""
+    make, read = FORMATS[form]
+    found = Judge(exchange_column="line")(make({"line": [r'"Hi \ud800"', json.dumps(FINE)]}))
+    assert read(found, "guard_text") == ["Hi \ufffd", FINE]
+
+
 @pytest.mark.parametrize(
     "value",
     [None, float("nan"), pd.NA, 5, b"bytes", ["a"], {}],
