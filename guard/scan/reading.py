@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import sys
 import zlib
 from codecs import BOM_UTF8
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, NoReturn, cast
 
 from guard.errors import InputError
 from guard.exchange import Exchange
@@ -178,8 +178,7 @@ def files_in(names: Iterable[str], apart: Path) -> tuple[str, ...]:
         there, problem = _files_of(name, apart.resolve())
         found += there
         problems += [problem] if problem else []
-    twice = [name for name, count in Counter(found).items() if count > 1]
-    problems += [f"`{name}` is named twice: leave one out" for name in twice]
+    problems += _named_twice(found)
     if problems:
         raise InputError("\n".join(problems))
     return tuple(found)
@@ -193,10 +192,37 @@ def _files_of(name: str, apart: Path) -> tuple[list[str], str]:
     if not path.is_dir():
         there = "is no file and no folder" if path.exists() else "is not there"
         return [], f"`{name}` {there}: name files of JSON lines, or folders that hold some"
-    inside = (each for each in path.rglob("*") if apart not in each.resolve().parents)
+    try:
+        inside = [each for each in _within(path) if apart not in each.resolve().parents]
+    except OSError as error:
+        return [], f"`{error.filename}` cannot be read: {error.strerror}"
     held = sorted(str(each) for each in inside if _holds_lines(each))
     endings = ", ".join(f"`{ending}`" for ending in SUFFIXES)
     return held, "" if held else f"`{name}` holds no file that ends in {endings}"
+
+
+def _within(path: Path) -> Iterator[Path]:
+    """Yield everything in a folder, at any depth.
+
+    Raises:
+        OSError: some of it cannot be read, which would be left out unnoticed.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    for place, _, names in os.walk(path, onerror=refuse):
+        yield from (Path(place, name) for name in names)
+
+
+def _named_twice(names: Iterable[str]) -> Iterator[str]:
+    """Yield a problem for each name of a file that another name stands for, too."""
+    known: dict[str, str] = {}
+    for name in names:
+        real = os.path.realpath(name)
+        if real in known:
+            yield f"`{name}` is named twice, as `{known[real]}`: leave one out"
+        known.setdefault(real, name)
 
 
 def _holds_lines(path: Path) -> bool:

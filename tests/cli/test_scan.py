@@ -117,6 +117,27 @@ class TestWhatItReads:
         found = rows(tmp_path / "out" / "verdicts.jsonl")
         assert [Path(row["file"]).name for row in found] == ["a.jsonl.gz", "b.jsonl"]
 
+    def test_one_file_under_two_names_is_refused(self, tmp_path: Path) -> None:
+        """Its lines would be judged and counted twice, so both names are said."""
+        (tmp_path / "a.jsonl").write_text(line(FINE), "utf-8")
+        (tmp_path / "b.jsonl").symlink_to(tmp_path / "a.jsonl")
+        again = str(tmp_path / ".." / tmp_path.name / "a.jsonl")
+        for names in ([str(tmp_path)], [str(tmp_path / "a.jsonl"), again]):
+            result = run(*names, "--out", str(tmp_path / "out"))
+            assert result.exit_code == 2
+            assert f"is named twice, as `{tmp_path / 'a.jsonl'}`" in result.stderr
+
+    @pytest.mark.skipif(
+        not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root"
+    )
+    def test_a_folder_that_cannot_be_read_is_told(self, tmp_path: Path) -> None:
+        """What is in it is not left out unnoticed."""
+        (tmp_path / "a.jsonl").write_text(line(FINE), "utf-8")
+        (tmp_path / "closed").mkdir(mode=0)
+        result = run(str(tmp_path), "--out", str(tmp_path / "out"))
+        assert result.exit_code == 2
+        assert f"`{tmp_path / 'closed'}` cannot be read" in result.stderr
+
     def test_standard_input_cannot_be_gone_on_with(self, tmp_path: Path) -> None:
         """It is judged once; a second time is refused with what to do."""
         given = ("-", "--out", str(tmp_path / "out"))
