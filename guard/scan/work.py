@@ -9,6 +9,7 @@ This module does not know where lines come from or where results go.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +37,9 @@ _PLACES: Final = 6
 
 _MOMENTS: Final = ("created", "time", "timestamp", "created_at", "date")
 """Keys of a line, or of its metadata, that may say when an answer was given."""
+
+_COUNTED: Final = re.compile(r"\d{9,17}(?:\.\d*)?")
+"""A number in a text that counts from 1970; ISO 8601 would read days of other centuries in it."""
 
 _MILLISECONDS: Final = 1e11
 """From here on a number counts milliseconds: as seconds it would be a day in the year 5138."""
@@ -242,6 +246,8 @@ def _day(data: Mapping[str, Any]) -> str | None:
 
 def _day_of(value: object) -> str | None:
     with suppress(ValueError, OverflowError, OSError):
+        if isinstance(value, str) and _COUNTED.fullmatch(value.strip()):
+            value = float(value)
         if isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())
             # Without a zone nobody knows better than the log.

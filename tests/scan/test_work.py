@@ -75,6 +75,8 @@ def test_a_row_is_the_verdict(
     [
         ({"created": 1_700_000_000}, "2023-11-14"),
         ({"created": 1_700_000_000_000}, "2023-11-14"),
+        ({"created": "1700000000.5"}, "2023-11-14"),
+        ({"created": "1710110112345"}, "2024-03-10"),
         ({"metadata": {"time": "2024-02-29T23:30:00-02:00"}}, "2024-03-01"),
         ({"timestamp": "2024-02-29"}, "2024-02-29"),
         ({"time": "yesterday", "metadata": {"created": 86400}}, "1970-01-02"),
@@ -83,7 +85,19 @@ def test_a_row_is_the_verdict(
         ({"created": float("nan")}, None),
         ({}, None),
     ],
-    ids=["seconds", "milliseconds", "zone", "date", "metadata", "bool", "huge", "nan", "none"],
+    ids=[
+        "seconds",
+        "milliseconds",
+        "text",
+        "digits",
+        "zone",
+        "date",
+        "metadata",
+        "bool",
+        "huge",
+        "nan",
+        "none",
+    ],
 )
 def test_the_day_of_a_line(judge: LineJudge, more: dict[str, Any], day: str | None) -> None:
     """Seconds, milliseconds and ISO 8601 are read; what is no time is none."""
