@@ -23,6 +23,7 @@ _MOST: Final = 50
 """Models and days that are told apart; the rest is counted together."""
 
 _REST: Final = "(others)"
+_UNSAID: Final = "(not said)"
 
 
 class Tally:
@@ -125,9 +126,13 @@ def _groups(groups: Mapping[str, Counter[str]], *, by_name: bool) -> dict[str, d
         return {}
     sizes = sorted(groups, key=lambda name: (-groups[name].total(), name))
     kept: Sequence[str] = sorted(sizes[:_MOST]) if by_name else sizes[:_MOST]
-    found = {name or "(not said)": _plain(groups[name]) for name in kept}
-    rest: Counter[str] = sum((groups[name] for name in sizes[_MOST:]), Counter())
-    return found | ({_REST: _plain(rest)} if rest else {})
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for name in kept:
+        # A line may call its model so, too.
+        found[name or _UNSAID] += groups[name]
+    if sizes[_MOST:]:
+        found[_REST] += sum((groups[name] for name in sizes[_MOST:]), Counter())
+    return {name: _plain(counts) for name, counts in found.items()}
 
 
 def _plain(counts: Mapping[str, int]) -> dict[str, int]:

@@ -32,7 +32,7 @@ ROWS = st.lists(
             ),
         },
         optional={
-            "model": st.sampled_from([f"m{n}" for n in range(70)]),
+            "model": st.sampled_from(["(others)", "(not said)", *(f"m{n}" for n in range(70))]),
             "compare": st.fixed_dictionaries({"other": st.sampled_from(ACTIONS)}),
         },
     ),
@@ -71,6 +71,19 @@ def test_every_row_counts_once(rows: list[dict[str, Any]]) -> None:
     for each in found["actions"].values():
         assert 0 <= each["low"] <= each["share"] <= each["high"] <= 1
     assert shape(page(found, [], []))
+
+
+def test_models_that_are_called_as_groups_count() -> None:
+    """A name that the summary gives to a group of its own hides no row."""
+    given: dict[str, Any] = {
+        "action": "allow",
+        "reached": {},
+        "risks": {},
+        "coverage": {"complete": True, "failures": []},
+    }
+    names = ["", "(not said)", *["(others)"] * 3, *(f"m{n}" for n in range(60))]
+    found = summary([given | {"model": name} for name in names])["models"]
+    assert sum(sum(each.values()) for each in found.values()) == len(names)
 
 
 @given(ANY, ANY)
