@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from guard.scan.work import Result, Settings
     from guard.security_class import SecurityClass
 
-_NUMBERED: Final = re.compile(rb'\{"n":(\d{1,18}),.*\}\n')
+_NUMBERED: Final = re.compile(rb'\{"n":(\d{1,18}),[ -\x7f]*\}\n')
+"""A whole row, which is ASCII; what a power cut left has zeros in it."""
 
 _HEAD: Final = 2**20
 """Bytes at the beginning of a file that tell it from another of the same name and size."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from contextlib import contextmanager
 from functools import cache
@@ -23,7 +24,7 @@ from guard.scan.finish import Speed, finish
 from guard.scan.folder import Folder, Selection, best_examples, header
 from guard.scan.reading import lines
 from guard.scan.work import LineJudge, Settings
-from tests.scan.logs import KEY, SETTINGS, contents, log, opened, rows, steps
+from tests.scan.logs import FINE, KEY, SETTINGS, contents, line, log, opened, rows, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,6 +117,33 @@ def test_it_goes_on_where_it_was_killed(
         with Folder(whole, wanted(name)) as folder:
             assert figures(summary) == figures(finish(folder, Speed("local", 1, 0, 0.0)))
         assert best_examples(out / "examples.jsonl") == best_examples(whole / "examples.jsonl")
+
+
+def test_it_goes_on_before_what_a_power_cut_left(
+    known: tuple[str, Path], recalled: LineJudge, tmp_path: Path
+) -> None:
+    """A row with zeros in it, since a part of it never came to the disk, is judged again."""
+    name, whole = known
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    good = (out / "verdicts.jsonl").read_bytes()
+    (out / "verdicts.jsonl").write_bytes(good[:-200] + bytes(100) + good[-100:])
+    with Folder(out, wanted(name)) as folder:
+        assert folder.done < LINES
+        list(steps(folder, name, recalled))
+        finish(folder, Speed("local", 1, 0, 0.0))
+    assert contents(out) == contents(whole)
+
+
+def test_a_row_of_any_character_is_whole(tmp_path: Path, judge: LineJudge) -> None:
+    """Whatever signs a line names itself with, its row is no remainder of a crash."""
+    odd = "".join(map(chr, [*range(256), 0x2028, 0xD800, 0x1F600]))
+    (tmp_path / "log.jsonl").write_text(line(FINE, id=odd) + "\n", "utf-8")
+    for done in (0, 1):
+        with opened(tmp_path / "out", str(tmp_path / "log.jsonl")) as folder:
+            assert folder.done == done
+            list(steps(folder, str(tmp_path / "log.jsonl"), judge))
+    assert [row["id"] for row in rows(tmp_path / "out" / "verdicts.jsonl")] == [odd]
 
 
 @given(st.lists(ENDS, max_size=3))
