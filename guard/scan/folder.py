@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from guard.journal.record import Record
     from guard.journal.store import Journal
+    from guard.scan.reading import Line
     from guard.scan.work import Result, Settings
     from guard.security_class import SecurityClass
 
@@ -149,6 +150,7 @@ class Folder:
         self.counts: Counter[str] = Counter()
         self.begun = False
         self._files: list[int] = []
+        self._last: tuple[str, int | None] | None = None
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open("verdicts.jsonl")
@@ -216,6 +218,20 @@ class Folder:
             ) from error
         self.done += len(results)
 
+    def check_last(self, line: Line | None) -> None:
+        """Refuse to go on behind a line that is not the last one which is kept.
+
+        A file that could be read only in part, or was changed, has other lines by now.
+
+        Raises:
+            ScanError: it is another line.
+        """
+        if self._last != (line and (line.source, line.number or None)):
+            raise ScanError(
+                f"the logs have other lines than when `{self.path}` was begun, or more of them can "
+                "be read now: scan them into another folder (`--out`)"
+            )
+
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """Yield every row that is kept, verdicts first."""
         for name in ("verdicts.jsonl", "errors.jsonl"):
@@ -272,13 +288,16 @@ class Folder:
 
     def _recovered(self) -> int:
         """Cut both files behind the last number up to which none is missing; return how many."""
-        done, ends = 0, [0, 0]
+        done, ends, last = 0, [0, 0], b""
         names = ("verdicts.jsonl", "errors.jsonl")
         read = [_numbers(self.path / name, place) for place, name in enumerate(names)]
-        for n, place, end in heapq.merge(*read):
+        for n, place, end, row in heapq.merge(*read):
             if n != done:
                 break
-            done, ends[place] = done + 1, end
+            done, ends[place], last = done + 1, end, row
+        if last:
+            kept = json.loads(last)
+            self._last = (kept["file"], kept["line"])
         for file, end in zip(self._files, ends, strict=True):
             if os.fstat(file).st_size > end:
                 os.ftruncate(file, end)
@@ -365,8 +384,8 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _numbers(path: Path, place: int) -> Iterator[tuple[int, int, int]]:
-    """Yield number, `place` and end of each whole line, up to one that is none."""
+def _numbers(path: Path, place: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield number, `place`, end and content of each whole line, up to one that is none."""
     end = 0
     with path.open("rb") as file:
         for line in file:
@@ -374,7 +393,7 @@ def _numbers(path: Path, place: int) -> Iterator[tuple[int, int, int]]:
             if found is None:
                 return
             end += len(line)
-            yield int(found[1]), place, end
+            yield int(found[1]), place, end, line
 
 
 def _append(file: int, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -5,6 +5,7 @@ This module does not know processes, a terminal or what a report looks like.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -52,7 +53,10 @@ def scan(  # noqa: PLR0913  # each is one plain part of a scan
     Raises:
         GuardError: something cannot go on; what was judged by then is kept.
     """
-    wanted = islice(selected(selection, watch), folder.done, limit)
+    found = selected(selection, watch)
+    (last,) = deque(islice(found, folder.done), 1) or (None,)
+    folder.check_last(last)
+    wanted = found if limit is None else islice(found, max(0, limit - folder.done))
     # An engine that is left early must end what it started.
     with closing(cast("Generator[list[Result]]", engine(batches(wanted)))) as results:
         for each in results:

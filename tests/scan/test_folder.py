@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import stat
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from guard.scan.work import LineJudge, Settings
 from tests.scan.logs import FINE, KEY, SETTINGS, contents, line, log, opened, rows, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from guard.scan.reading import Line
     from guard.scan.work import Result
@@ -206,6 +207,27 @@ def test_a_file_that_changed_is_another(tmp_path: Path, judge: LineJudge) -> Non
         opened(tmp_path / "out", name)
 
 
+def test_a_log_that_can_be_read_again_is_another(tmp_path: Path, judge: LineJudge) -> None:
+    """Where a scan went on behind a file that broke off, and that is whole now, no line is lost."""
+    names = tuple(str(tmp_path / name) for name in ("a.jsonl.gz", "b.jsonl"))
+    packed = gzip.compress(f"{line(FINE)}\n".encode() * 9, mtime=0)
+    Path(names[0]).write_bytes(packed[:-6] + bytes(6))
+    Path(names[1]).write_text(f"{line(FINE)}\n" * 3, "utf-8")
+    selection = Selection(names)
+    said = header(SETTINGS, selection, BUNDLED_MODEL, journal=False)
+    engine = partial(inline_with, judge)
+    with Folder(tmp_path / "out", said) as folder:
+        list(walking.scan(folder, selection, engine, limit=11))
+    Path(names[0]).write_bytes(packed)
+    with Folder(tmp_path / "out", said) as folder, pytest.raises(ScanError, match="other lines"):
+        list(walking.scan(folder, selection, engine))
+
+
+def inline_with(judge: LineJudge, batches: Iterable[Sequence[Line]]) -> Iterator[list[Result]]:
+    """Judge batches in this process."""
+    yield from map(judge, batches)
+
+
 def test_one_process_at_a_time(known: tuple[str, Path]) -> None:
     """While a folder is open, nobody else can scan into it."""
     name, whole = known
@@ -253,8 +275,6 @@ def test_a_sample_is_the_same_each_time(seed: int, share: float) -> None:
 
 def test_a_broken_archive_is_one_bad_line(tmp_path: Path) -> None:
     """What can be read of it is; behind that a line says that no more can."""
-    import gzip
-
     packed = gzip.compress(b'{"response": "a"}\n' * 3)
     (tmp_path / "a.jsonl.gz").write_bytes(packed[:-6])
     *good, last = lines([str(tmp_path / "a.jsonl.gz")])
