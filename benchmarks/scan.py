@@ -136,6 +136,15 @@ def rows(lines: Sequence[Line]) -> list[list[str]]:
     return found
 
 
+def meaning(found: Sequence[Sequence[str]], loud: float) -> str:
+    """Return what the ratios of a table do not say, since noise alone may make them."""
+    ratios = {float(cell) for _, *cells, _ in found for cell in cells if cell} - {1.0}
+    drowned = [ratio for ratio in ratios if 1 / loud <= ratio <= loud]
+    if len(drowned) < len(ratios):
+        return f"Ratios from {1 / loud:.2f} to {loud:.2f} lie within the noise." if drowned else ""
+    return "All ratios lie within the noise: this run does not say which way is faster."
+
+
 def _name(engine: str, workers: int) -> str:
     return f"{engine}, {workers} worker{'s' if workers > 1 else ''}"
 
@@ -149,8 +158,9 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="few lines; write nothing")
     given = parser.parse_args()
     count = 4 * AHEAD * LINES if given.smoke else given.lines
-    text = table(HEAD, rows(log(count)))
-    noisy = f"{count} lines each; noise {noise():.2f}."
+    found = rows(log(count))
+    text, loud = table(HEAD, found), noise()
+    noisy = f"{count} lines each; noise {loud:.2f}. {meaning(found, loud)}".strip()
     print(text, noisy, sep="\n\n")
     if not given.smoke:
         write("\n\n".join([stamp("scan.py"), text, noisy]), NAME, PAGE)
