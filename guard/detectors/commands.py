@@ -38,7 +38,7 @@ _PAIR: Final = r"(?!//)(?P<secret>[^\s\"'`|;<>]{6,1000})"
 
 _ALONE: Final = (
     r"sshpass|(?:docker|podman|nerdctl|buildah|skopeo|registry|az|oc)\s{1,3}login|mongo\w{0,10}|"
-    r"redis-cli|sqlcmd|bcp|(?:un)?zip|ldap\w{1,10}|winrs|plink|pscp|mosquitto_\w{3}"
+    r"redis-cli|sqlcmd|bcp|ldap\w{1,10}|winrs|plink|pscp|mosquitto_\w{3}"
 )
 """Programs whose option has its password behind it, apart."""
 
@@ -64,6 +64,8 @@ def command_patterns(check: Callable[[str], bool]) -> tuple[Pattern, ...]:
             check,
         ),
         _option(rf"-(?:[paPw]\s{{1,2}}|p:|pw\s){_VALUE}", _ALONE, check),
+        # Their small `-p` has no password: what is behind it is an archive.
+        _option(rf"-P\s{{1,2}}{_VALUE}", "(?:un)?zip", check),
         _option(rf"-p{_VALUE}", _JOINED, check),
         Pattern(
             NAME,

@@ -1168,6 +1168,7 @@ class TestCommand:
             "ssh -p 22022 clerk@mill.dev",
             "mkdir -p grain1/oats2",
             "unzip -P secret grain.zip",
+            "unzip -p Grain-2.1.jar META-INF/MANIFEST.MF",
             "sshpass -p your_password1 ssh mill",
             "sqlcmd -U clerk -P <YourStrong!Passw0rd>",
             "echo barley5oats | sudo tee /etc/mill",
