@@ -54,8 +54,8 @@ def scan(  # noqa: PLR0913  # each is one plain part of a scan
         GuardError: something cannot go on; what was judged by then is kept.
     """
     found = selected(selection, watch)
-    (last,) = deque(islice(found, folder.done), 1) or (None,)
-    folder.check_last(last)
+    done = deque(islice(found, folder.done), 1)
+    folder.check_last(done[0] if done else None)
     wanted = found if limit is None else islice(found, max(0, limit - folder.done))
     # An engine that is left early must end what it started.
     with closing(cast("Generator[list[Result]]", engine(batches(wanted)))) as results:

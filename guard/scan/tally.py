@@ -130,8 +130,9 @@ def _groups(groups: Mapping[str, Counter[str]], *, by_name: bool) -> dict[str, d
     for name in kept:
         # A line may call its model so, too.
         found[name or _UNSAID] += groups[name]
-    if sizes[_MOST:]:
-        found[_REST] += sum((groups[name] for name in sizes[_MOST:]), Counter())
+    rest: Counter[str] = sum((groups[name] for name in sizes[_MOST:]), Counter())
+    if rest:
+        found[_REST] += rest
     return {name: _plain(counts) for name, counts in found.items()}
 
 
