@@ -21,7 +21,7 @@ from functools import partial
 from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from guard.assess import Failure
 from guard.errors import JournalError
@@ -108,7 +108,8 @@ class Driver:
 
     def watch(self, session: Session) -> Session:
         """Return `session`; where the process ends before it does, its row is closed first."""
-        _under_way[session] = (self, os.getpid())
+        # Whoever reads the stream keeps the driver: an ended session must not.
+        _under_way[session] = (ref(self), os.getpid())
         return session
 
     def advance(self, steps: Steps) -> str | None:
@@ -245,7 +246,7 @@ class _Tally:
         )
 
 
-_under_way: Final[WeakKeyDictionary[Session, tuple[Driver, int]]] = WeakKeyDictionary()
+_under_way: Final[WeakKeyDictionary[Session, tuple[ref[Driver], int]]] = WeakKeyDictionary()
 
 
 def _abandon_all() -> None:
@@ -256,11 +257,12 @@ def _abandon_all() -> None:
                 _end(session, *_under_way[session])
 
 
-def _end(session: Session, driver: Driver, process: int) -> None:
-    if process == os.getpid():
-        driver.run(session.abandon())
-    else:
+def _end(session: Session, known: ref[Driver], process: int) -> None:
+    driver = known()
+    if process != os.getpid():
         session.leave()
+    elif driver is not None:
+        driver.run(session.abandon())
 
 
 async def _undisturbed(work: Coroutine[None, None, _T]) -> _T:
