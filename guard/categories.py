@@ -153,3 +153,8 @@ _ALL: Final = (
 
 CATEGORIES: Final[dict[str, Category]] = {category.name: category for category in _ALL}
 """Every category by name, in the order in which tables show them."""
+
+
+def is_signal(name: str) -> bool:
+    """Return whether `name` is a category that is no risk in itself, such as `refusal`."""
+    return name in CATEGORIES and CATEGORIES[name].auxiliary

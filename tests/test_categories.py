@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from guard.categories import CATEGORIES, Category, Mechanism, Side
+from guard.categories import CATEGORIES, Category, Mechanism, Side, is_signal
 
 
 @pytest.mark.parametrize("category", CATEGORIES.values(), ids=list(CATEGORIES))
@@ -37,6 +37,11 @@ class TestEach:
 
 class TestTaxonomy:
     """What holds for all of them together."""
+
+    def test_signals(self) -> None:
+        """They are no risk in themselves; a category that is not known may be one."""
+        assert {name for name in CATEGORIES if is_signal(name)} == {"refusal", "unsafe"}
+        assert not is_signal("competitor_pricing")
 
     def test_names_are_unique(self) -> None:
         """Each category is listed under its own name, and no name was overwritten."""

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from guard.categories import CATEGORIES
+from guard.categories import is_signal
 from guard.cli.screen import one_line, plain_text
 
 if TYPE_CHECKING:
@@ -93,15 +93,11 @@ def _action(action: str) -> Text:
 
 
 def _worst(risks: Mapping[str, float]) -> Text:
-    real = {name: risk for name, risk in risks.items() if not _is_auxiliary(name)}
+    real = {name: risk for name, risk in risks.items() if not is_signal(name)}
     if not real:
         return _absent("risks unknown")
     name = max(real, key=real.__getitem__)
     return Text.assemble(one_line(name, _NAME), " ", (f"{real[name]:.2f}", _heat(real[name])))
-
-
-def _is_auxiliary(category: str) -> bool:
-    return category in CATEGORIES and CATEGORIES[category].auxiliary
 
 
 def _heat(risk: float) -> str:
@@ -157,7 +153,7 @@ def _bars(risks: Mapping[str, float]) -> RenderableType:
 
 
 def _named(category: str) -> Text:
-    return plain_text(category + (" (a signal, no risk)" if _is_auxiliary(category) else ""))
+    return plain_text(category + (" (a signal, no risk)" if is_signal(category) else ""))
 
 
 def _bar(risk: float) -> Text:

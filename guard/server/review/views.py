@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from guard.calibration import wilson
-from guard.categories import CATEGORIES
+from guard.categories import CATEGORIES, is_signal
 from guard.labelled import flagged_for
 from guard.server.review.charts import bar, columns, interval
 from guard.server.review.flags import flags_in
@@ -372,12 +372,8 @@ def left(queue: Sequence[Flag], known: Known) -> int:
 
 
 def _risks(risks: Mapping[str, float]) -> list[Risk]:
-    made = [Risk(name, risk, _is_signal(name)) for name, risk in risks.items()]
+    made = [Risk(name, risk, is_signal(name)) for name, risk in risks.items()]
     return sorted(made, key=lambda each: (-each.risk, each.name))
-
-
-def _is_signal(name: str) -> bool:
-    return name in CATEGORIES and CATEGORIES[name].auxiliary
 
 
 def _facts(record: Record) -> Iterable[tuple[str, str]]:
